@@ -1,0 +1,51 @@
+"""The commands: ``spatial-retrieval …``, the same as ``python -m spatial_retrieval …``.
+
+Exit codes: 0 done, 1 a run failed, 2 the call is wrong. An error is one line on stderr that says
+what to do; ``--debug`` shows the traceback.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["CallError", "main"]
+
+_COMMAND_MODULES = ("retrieval", "evaluate", "data", "localize", "train", "demo")
+
+
+class CallError(ValueError):
+    """The call itself is wrong (exit code 2): a missing path, an option out of range."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        if args.debug:
+            raise
+        print(f"spatial-retrieval: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, CallError) else 1
+    except KeyboardInterrupt:
+        print("spatial-retrieval: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spatial-retrieval",
+        description="Find the photographs that show the same place or object, and where it is.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in _COMMAND_MODULES:
+        importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
+    return parser
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""The demo: a service without gradio, and the page that draws it."""

@@ -1,0 +1,1 @@
+"""Ground truth meets a ranking here and nowhere else."""

@@ -1,0 +1,1 @@
+"""Where in each answer the object is: LOST inside one image, and seeds carried over from a query."""
