@@ -10,7 +10,22 @@ __version__ = "0.1.0"
 
 # public name -> module that holds it
 _HOMES: dict[str, str] = {
+    "BoxError": "images",
+    "DescriptorIndex": "index",
+    "ImageError": "images",
+    "ModelConfig": "model",
     "Ranking": "ranking",
+    "RetrievalModel": "model",
+    "Searcher": "search",
+    "build_model": "model",
+    "describe": "extract",
+    "embedded_models": "model",
+    "feature_maps": "extract",
+    "index_folder": "folder_index",
+    "list_images": "data.folder",
+    "load_image": "images",
+    "load_model": "model",
+    "open_index": "search",
 }
 
 __all__ = [*_HOMES, "__version__"]

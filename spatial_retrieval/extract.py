@@ -90,9 +90,7 @@ def describe_readable(
     rows = np.zeros((len(images), model.dim), dtype=np.float32)
     failed: dict[int, str] = {}
     run = lambda batch: model(batch, scales)  # noqa: E731
-    for positions, values in _run(
-        model, run, images, size, boxes, batch_size, progress, failed
-    ):
+    for positions, values in _run(model, run, images, size, boxes, batch_size, progress, failed):
         rows[positions] = values.float().cpu().numpy()
     kept = [i for i in range(len(images)) if i not in failed]
     return Described(kept, rows[kept], failed)
@@ -149,13 +147,13 @@ def _run(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield (positions, outputs) batch by batch; unreadable images go to ``failed``."""
     if boxes is not None and len(boxes) != len(images):
-        raise ValueError(f"expected a box or None for each of {len(images)} images, got {len(boxes)}")
+        raise ValueError(
+            f"expected a box or None for each of {len(images)} images, got {len(boxes)}"
+        )
     if size < 1 or batch_size < 1:
         raise ValueError(f"expected size and batch_size of at least 1, got {size}, {batch_size}")
     with tqdm(total=len(images), disable=not progress, unit="image") as bar:
-        for positions, tensors in _equal_shapes(
-            _decoded(images, boxes, size, failed), batch_size
-        ):
+        for positions, tensors in _equal_shapes(_decoded(images, boxes, size, failed), batch_size):
             with torch.inference_mode():
                 yield positions, function(torch.stack(tensors).to(model.device))
             bar.update(len(positions))

@@ -21,6 +21,7 @@ from torch import Tensor
 __all__ = [
     "MAX_PIXELS",
     "Box",
+    "BoxError",
     "ImageError",
     "ImageSource",
     "check_box",
@@ -35,6 +36,10 @@ Box = tuple[float, float, float, float]
 ImageSource = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError)
+
+
+class BoxError(ValueError):
+    """A box that is empty, not finite, or outside its image."""
 
 
 class ImageError(ValueError):
@@ -101,7 +106,7 @@ def crop_query(image: Image.Image, box: Sequence[float] | None, longest: int) ->
     cirtorch's ``imresize`` rule). Without a box this is :func:`resize`.
 
     Raises:
-        ValueError: if the box is empty or lies outside the image.
+        BoxError: if the box is empty or lies outside the image.
     """
     if box is None:
         return resize(image, longest)
@@ -113,14 +118,14 @@ def check_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
     """Round a box to pixels and cut it to an image of ``size`` (width, height).
 
     Raises:
-        ValueError: if the box is not four finite numbers, is empty, or misses the image.
+        BoxError: if the box is not four finite numbers, is empty, or misses the image.
     """
     if len(box) != 4 or not np.isfinite(np.asarray(box, dtype=float)).all():
-        raise ValueError(f"expected a box x0, y0, x1, y1 of finite pixels, got {tuple(box)}")
+        raise BoxError(f"expected a box x0, y0, x1, y1 of finite pixels, got {tuple(box)}")
     x0, y0, x1, y1 = (round(float(v)) for v in box)
     cut = max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1])
     if cut[0] >= cut[2] or cut[1] >= cut[3]:
-        raise ValueError(
+        raise BoxError(
             f"expected a box x0 < x1, y0 < y1 inside the {size[0]}×{size[1]} image, "
             f"got {(x0, y0, x1, y1)}"
         )

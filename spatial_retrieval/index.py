@@ -141,7 +141,9 @@ class DescriptorIndex:
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: damaged index (manifest.json: {error})") from error
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            raise ValueError(f"{folder}: this index is of another version; build it again")
+            raise ValueError(
+                f"{folder}: this index is of another version; delete this folder and index again"
+            )
         rows = np.load(_checked(folder, manifest, "descriptors"), allow_pickle=False)
         names = json.loads(_checked(folder, manifest, "names").read_text(encoding="utf-8"))
         return cls.build(rows, names, manifest.get("info"))
@@ -172,7 +174,11 @@ def _checked(folder: Path, manifest: Mapping[str, Any], key: str) -> Path:
         path = folder / Path(entry["file"]).name
         found = sha256_of(path)
     except (KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{folder}: damaged index ({key} is missing); build it again") from error
+        raise ValueError(
+            f"{folder}: damaged index ({key} is missing); delete this folder and index again"
+        ) from error
     if found != entry["sha256"]:
-        raise ValueError(f"{path}: damaged index (sha256 differs); build it again")
+        raise ValueError(
+            f"{path}: damaged index (sha256 differs); delete this folder and index again"
+        )
     return path
