@@ -142,7 +142,7 @@ class SpatialContextRefinement(nn.Module):
         if mask is not None:
             written = written * mask.flatten(1).gather(1, index)[..., None]
         where = index[:, None].expand(-1, x.shape[1], -1)  # (B, C, K)
-        return x.flatten(2).scatter_add(2, where, written.mT).reshape(x.shape)
+        return x.flatten(2).scatter_add(2, where, written.mT.to(x.dtype)).reshape(x.shape)
 
     def trace(
         self, x: Tensor, mask: Tensor | None = None
