@@ -59,7 +59,7 @@ class DescriptorIndex:
         rows = np.ascontiguousarray(descriptors, dtype=np.float32)
         if rows.ndim != 2 or not len(rows) or len(rows) != len(names):
             raise ValueError(
-                f"expected descriptors (M, D) with M ≥ 1 names, got {rows.shape}, {len(names)} names"
+                f"expected descriptors (M, D) for M ≥ 1 names, got {rows.shape} for {len(names)}"
             )
         lengths = np.linalg.norm(rows, axis=1)
         if not np.allclose(lengths, 1, atol=1e-3):
