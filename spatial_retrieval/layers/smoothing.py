@@ -1,0 +1,253 @@
+r"""Learnable Smoothing: every cell chooses the kernel it is smoothed with.
+
+A generator gives each cell p of a map x a kernel feature f ∈ ℝᵈ, a bandwidth a ≥ 0 and a
+self-confidence c ∈ [0, 1]. Over the K×K neighbourhood q of p, as far as it lies on the map,
+
+.. math::
+    w_{pq} = \begin{cases} c_p & q = p \\ \exp(-a_p \lVert f_p - f_q \rVert^2) & q \ne p \end{cases}
+    \qquad y_p = \frac{\sum_q w_{pq}\, x_q}{\sum_q w_{pq} + \varepsilon}
+
+A larger a makes the kernel narrower. The weight c of the cell itself is free of its distance (which
+is 0): an outlier that sets c = 0 is replaced by what its neighbours agree on.
+
+The kernel is that of Işık, Mullia, Fisher, Eisenmann, Gharbi: *Interactive Monte Carlo Denoising
+using Affinity of Neural Features*, ACM Transactions on Graphics 40(4), 2021, eq. 4 and 6, there
+for noisy pixels, here for the cells of a feature map. Known filters are its limits:
+
+===========================  ==================================================
+a = 0, c = 1                 average pooling without padding
+a → ∞, c = 1                 the identity (where neighbours differ in f)
+a → ∞, c = 0                 the cell is rejected: y = 0
+f = coordinates, c = 1       a Gaussian filter, variance 1/(2a)
+f = (coordinates, value)     a bilateral filter
+===========================  ==================================================
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spatial_retrieval.layers.smoothing_kernels import aggregate, inside, squared_distances
+
+__all__ = ["LearnableSmoothing", "SmoothingKernel", "smooth", "smoothing_weights"]
+
+
+def smoothing_weights(
+    f: Tensor, a: Tensor, c: Tensor, *, kernel_size: int, dilation: int = 1
+) -> Tensor:
+    """The kernel w of every cell.
+
+    Args:
+        f: (B, d, H, W), kernel features.
+        a: (B, 1, H, W), bandwidths ≥ 0.
+        c: (B, 1, H, W), self-confidences in [0, 1].
+        kernel_size: K, odd.
+        dilation: distance of two neighbouring offsets, in cells.
+
+    Returns:
+        (B, K², H, W), offsets row by row, the centre at K²//2; 0 where a neighbour is off the map.
+
+    Raises:
+        ValueError: if shapes, K, the dilation or values are not as above, or not finite.
+
+    Example:
+        >>> one = torch.ones(1, 1, 2, 3)
+        >>> smoothing_weights(one, one, 0.5 * one, kernel_size=3)[0, :, 0, 0]
+        tensor([0.0000, 0.0000, 0.0000, 0.0000, 0.5000, 1.0000, 0.0000, 1.0000, 1.0000])
+    """
+    _check_kernel(f, a, c, kernel_size, dilation)
+    size = {"kernel_size": kernel_size, "dilation": dilation}
+    w = torch.exp(-a * squared_distances(f, **size))
+    w = w * inside(*f.shape[-2:], **size, like=f)
+    centre = kernel_size**2 // 2
+    return torch.cat([w[:, :centre], c.to(w.dtype), w[:, centre + 1 :]], dim=1)
+
+
+def smooth(
+    x: Tensor,
+    f: Tensor,
+    a: Tensor,
+    c: Tensor,
+    *,
+    kernel_size: int,
+    dilation: int = 1,
+    burstiness: float = 0.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """Smooth a map with the kernels that f, a and c describe.
+
+    Args:
+        x: (B, C, H, W), any memory layout.
+        f: (B, d, H, W), kernel features.
+        a: (B, 1, H, W), bandwidths ≥ 0.
+        c: (B, 1, H, W), self-confidences in [0, 1].
+        kernel_size: K, odd.
+        dilation: distance of two neighbouring offsets, in cells.
+        burstiness: β ≥ 0, y is multiplied by (Σw + ε)^(−β): a cell among its likes counts less.
+        eps: ε > 0, keeps a cell that rejects all, itself included, at 0 with a finite gradient.
+
+    Returns:
+        (B, C, H, W) of x's dtype, channels-last in memory; the kernels are at least float32.
+
+    Raises:
+        ValueError: if shapes, K, the dilation or values are not as above, or not finite.
+
+    Example:
+        >>> x = torch.tensor([[[[0.0, 3.0, 9.0]]]])
+        >>> zero, one = torch.zeros(1, 1, 1, 3), torch.ones(1, 1, 1, 3)
+        >>> smooth(x, x, zero, one, kernel_size=3)  # a = 0, c = 1: the mean of those on the map
+        tensor([[[[1.5000, 4.0000, 6.0000]]]])
+    """
+    _check_map("x", x)
+    if x.shape[:1] + x.shape[2:] != f.shape[:1] + f.shape[2:]:
+        raise ValueError(
+            f"expected f of x's batch and grid, (B, d, H, W) beside x {tuple(x.shape)}, "
+            f"got f {tuple(f.shape)}"
+        )
+    if burstiness < 0 or not eps > 0:
+        raise ValueError(f"expected burstiness >= 0 and eps > 0, got {burstiness} and {eps}")
+    size = {"kernel_size": kernel_size, "dilation": dilation}
+    f, a, c = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (f, a, c))
+    w = smoothing_weights(f, a, c, **size)  # (B, K², H, W)
+    total = w.sum(1, keepdim=True) + eps  # (B, 1, H, W)
+    return aggregate(x, w / total ** (1 + burstiness), **size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmoothingKernel:
+    """What a generator decided for a map: f (B, d, H, W), a and c (B, 1, H, W)."""
+
+    f: Tensor
+    a: Tensor
+    c: Tensor
+    kernel_size: int
+    dilation: int = 1
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, K², H, W), as :func:`smoothing_weights`."""
+        return smoothing_weights(
+            self.f, self.a, self.c, kernel_size=self.kernel_size, dilation=self.dilation
+        )
+
+
+class LearnableSmoothing(nn.Module):
+    """Learnable Smoothing S with its generator, behind a gate: x + γ (S(x) − x).
+
+    The generator is a 1×1 convolution to ``hidden`` channels, GELU, and a 1×1 convolution to f, a
+    and c of every stage; a is kept ≥ 0 by softplus, c in [0, 1] by a sigmoid. It starts at a ≈ 1
+    and c ≈ ½, where all gradients flow, and the gate γ at ``residual``: small, so that an untrained
+    layer hardly disturbs a trained backbone, yet not 0, at which the generator would not learn.
+
+    Args:
+        channels: C of the map.
+        kernel_size: K, odd; 3, 5 or 7 are usual.
+        feature_dim: d, the length of f.
+        hidden: width of the generator.
+        dilations: one smoothing after the other, each with kernels of its own; (1, 2, 4) reaches
+            far at little cost.
+        residual: the learned gate γ at the start; None leaves it away: S(x) itself.
+        burstiness: β of :func:`smooth`.
+        features: "before": f, a, c are read from x as it is; "after": from x once averaged over
+            K×K, so that noise of a single cell cannot mislead its kernel, nor show in its c.
+
+    Example:
+        >>> LearnableSmoothing(64, kernel_size=5)(torch.rand(2, 64, 7, 9)).shape
+        torch.Size([2, 64, 7, 9])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int = 3,
+        feature_dim: int = 16,
+        hidden: int = 64,
+        dilations: tuple[int, ...] = (1,),
+        residual: float | None = 0.1,
+        burstiness: float = 0.0,
+        features: Literal["before", "after"] = "before",
+    ) -> None:
+        super().__init__()
+        if features not in ("before", "after"):
+            raise ValueError(f'expected features "before" or "after", got {features!r}')
+        if min(channels, feature_dim, hidden) < 1 or not dilations:
+            raise ValueError(
+                "expected channels, feature_dim, hidden >= 1 and at least one dilation, "
+                f"got {channels}, {feature_dim}, {hidden} and {dilations}"
+            )
+        for dilation in dilations:
+            _check_size(kernel_size, dilation)
+        self.kernel_size, self.dilations = kernel_size, tuple(dilations)
+        self.feature_dim, self.burstiness, self.features = feature_dim, burstiness, features
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.head = nn.Conv2d(hidden, len(dilations) * (feature_dim + 2), 1)
+        self.residual = None if residual is None else nn.Parameter(torch.tensor(float(residual)))
+        nn.init.zeros_(self.head.bias)
+        with torch.no_grad():  # softplus(0.5413) = 1
+            self.head.bias.view(len(dilations), -1)[:, feature_dim] = 0.5413
+
+    def kernels(self, x: Tensor) -> tuple[SmoothingKernel, ...]:
+        """The kernels of each stage, read from x (B, C, H, W)."""
+        hidden = self.reduce(x)
+        if self.features == "after":  # the mean of a linear map is the linear map of the mean
+            side = self.kernel_size
+            hidden = F.avg_pool2d(hidden, side, 1, side // 2, count_include_pad=False)
+        parts = self.head(F.gelu(hidden)).chunk(len(self.dilations), dim=1)
+        split = [part.split([self.feature_dim, 1, 1], dim=1) for part in parts]
+        return tuple(
+            SmoothingKernel(f, F.softplus(a), c.sigmoid(), self.kernel_size, dilation)
+            for (f, a, c), dilation in zip(split, self.dilations, strict=True)
+        )
+
+    def kernel(self, x: Tensor) -> SmoothingKernel:
+        """The kernels of the first stage, for a look at f, a, c and the weights."""
+        return self.kernels(x)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W), channels-last in memory."""
+        _check_map("x", x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = x
+        for k in self.kernels(x):
+            size = {"kernel_size": k.kernel_size, "dilation": k.dilation}
+            y = smooth(y, k.f, k.a, k.c, **size, burstiness=self.burstiness)
+        return y if self.residual is None else torch.lerp(x, y, self.residual.to(x.dtype))
+
+
+def _check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: int) -> None:
+    _check_size(kernel_size, dilation)
+    _check_map("f", f)
+    expected = (f.shape[0], 1, *f.shape[2:])
+    for name, t in (("a", a), ("c", c)):
+        if tuple(t.shape) != expected:
+            raise ValueError(
+                f"expected {name} (B, 1, H, W) = {expected} beside f {tuple(f.shape)}, "
+                f"got {tuple(t.shape)}"
+            )
+        _check_map(name, t)
+    if a.min() < 0:
+        raise ValueError(f"expected a >= 0 (a softplus gives that), got {a.min().item()}")
+    if c.min() < 0 or c.max() > 1:
+        found = f"{c.min().item()} to {c.max().item()}"
+        raise ValueError(f"expected c in [0, 1] (a sigmoid gives that), got {found}")
+
+
+def _check_size(kernel_size: int, dilation: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size >= 1, got {kernel_size}")
+    if dilation < 1:
+        raise ValueError(f"expected dilation >= 1, got {dilation}")
+
+
+def _check_map(name: str, t: Tensor) -> None:
+    if t.ndim != 4 or t.numel() == 0 or not t.is_floating_point():
+        raise ValueError(
+            f"expected {name} as floats (B, channels, H, W), got {t.dtype} {tuple(t.shape)}"
+        )
+    total = t.detach().sum(dtype=torch.promote_types(t.dtype, torch.float32))
+    if not total.isfinite():  # the sum instead of each value: no second map, one pass
+        raise ValueError(f"expected finite values in {name}, got NaN or infinity")
