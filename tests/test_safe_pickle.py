@@ -9,11 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spatial_retrieval.data.safe_pickle import (
-    UnsafePickleError,
-    load_pickled_npy,
-    load_plain_pickle,
-)
+from spatial_retrieval.data.pickled_npy import load_pickled_npy
+from spatial_retrieval.data.safe_pickle import UnsafePickleError, load_plain_pickle
 
 PLAIN = {
     "imlist": ["a_1", "ü"],
