@@ -179,7 +179,7 @@ def _sector(down: Tensor, right: Tensor, sectors: int) -> Tensor:
     across = down.abs() <= right.abs()
     if sectors == 4:
         return torch.where(across, 2 * (right < 0), 1 + 2 * (down < 0)).long()
-    steep, flat = down.abs() > 2.5 * right.abs(), right.abs() > 2.5 * down.abs()
+    steep, flat = down.abs() >= 2.5 * right.abs(), right.abs() >= 2.5 * down.abs()
     straight = torch.where(flat, 4 * (right < 0), 2 + 4 * (down < 0))
     lower = torch.where(right > 0, 1, 3)
     upper = torch.where(right > 0, 7, 5)
