@@ -106,7 +106,7 @@ def index_folder(
     index = DescriptorIndex.build(np.stack([known[name].row for name in kept]), kept, info)
     index.save(target)
     rmtree(target / ".partial", ignore_errors=True)
-    return IndexReport(index, len(pending), failed)
+    return IndexReport(index, sum(name not in failed for name in pending), failed)
 
 
 def _known(target: Path, settings: dict) -> dict[str, _Known]:

@@ -182,13 +182,17 @@ class RetrievalModel(nn.Module):
             raise ValueError(f"{folder}: no readable model ({error})") from error
         whole = any(name.startswith("backbone.") for name in weights)
         model = build_model(config, pretrained=not whole)
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        missing = [n for n in missing if whole or not n.startswith("backbone.")]
-        if missing or unexpected:
+        expected = {
+            name: value.shape
+            for name, value in model.state_dict().items()
+            if whole or not name.startswith("backbone.")
+        }
+        found = {name: value.shape for name, value in weights.items()}
+        if different := sorted(expected.items() ^ found.items()):
             raise ValueError(
-                f"{folder}: the weights are not of this configuration "
-                f"(missing {missing[:3]}, unexpected {unexpected[:3]})"
+                f"{folder}: the weights are not of this configuration ({different[0][0]} differs)"
             )
+        model.load_state_dict(weights, strict=False)
         return model
 
 

@@ -1,7 +1,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -13,3 +15,31 @@ def shared() -> Path:
     if not folder:
         pytest.skip("reference data: set SPATIAL_RETRIEVAL_SHARED to its folder")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def gem_model():
+    """The embedded model that every machine has."""
+    from spatial_retrieval import load_model
+
+    return load_model("lite0-gem", device="cpu")
+
+
+def draw(seed: int, width: int = 96, height: int = 64) -> Image.Image:
+    """A picture of coloured boxes: quick to make, and unlike that of another seed."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), rng.integers(0, 256, 3), dtype=np.uint8)
+    for _ in range(12):
+        x, y = rng.integers(0, width), rng.integers(0, height)
+        pixels[y : y + 20, x : x + 25] = rng.integers(0, 256, 3)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """A folder of six small pictures in two sub-folders."""
+    for i in range(6):
+        path = tmp_path / "photographs" / f"place{i % 2}" / f"view {i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(i).save(path, quality=95)
+    return tmp_path / "photographs"

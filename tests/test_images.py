@@ -185,7 +185,14 @@ def test_a_crop_shows_what_the_box_encloses():
 
 @pytest.mark.parametrize(
     "box",
-    [(5, 5, 5, 9), (9, 2, 3, 8), (50, 0, 60, 10), (-9, -9, -1, -1), (0, 0, float("nan"), 4), (1, 2)],
+    [
+        (5, 5, 5, 9),
+        (9, 2, 3, 8),
+        (50, 0, 60, 10),
+        (-9, -9, -1, -1),
+        (0, 0, float("nan"), 4),
+        (1, 2),
+    ],
 )
 def test_a_box_that_shows_nothing_is_an_error(box):
     with pytest.raises(BoxError, match="expected a box"):

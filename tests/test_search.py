@@ -1,0 +1,45 @@
+import pytest
+from conftest import draw
+
+from spatial_retrieval import index_folder, open_index
+
+
+@pytest.fixture
+def searcher(gem_model, photographs, tmp_path):
+    index_folder(
+        photographs, tmp_path / "i", gem_model, model_name="lite0-gem", size=64, progress=False
+    )
+    return open_index(tmp_path / "i")
+
+
+def test_a_query_is_described_as_the_database_was(searcher, photographs):
+    assert searcher.size == 64 and searcher.folder == photographs
+    found = searcher.search(photographs / "place1" / "view 5.jpg", k=2)
+    assert found.names[0] == "place1/view 5.jpg"
+    assert found.scores[0] == pytest.approx(1, abs=1e-4) and found.scores[1] < 0.999
+    assert searcher.index.names[found.ids[0]] == found.names[0]
+
+
+def test_each_stage_is_timed(searcher):
+    found = searcher.search(draw(3))
+    assert list(found.milliseconds) == ["decode", "describe", "search"]
+    assert all(ms > 0 for ms in found.milliseconds.values())
+    assert found.to_json()["results"][0]["rank"] == 1
+
+
+def test_a_box_changes_the_question(searcher):
+    whole = searcher.search(draw(3), k=1)
+    part = searcher.search(draw(3), box=(0, 0, 30, 30), k=1)
+    assert part.scores[0] != whole.scores[0]
+    with pytest.raises(ValueError, match="expected a box"):
+        searcher.search(draw(3), box=(0, 0, 0, 0))
+
+
+def test_an_index_without_its_model_is_refused(tmp_path):
+    import numpy as np
+
+    from spatial_retrieval import DescriptorIndex
+
+    DescriptorIndex.build(np.eye(2), ["a", "b"]).save(tmp_path)
+    with pytest.raises(ValueError, match="does not say which model"):
+        open_index(tmp_path)
