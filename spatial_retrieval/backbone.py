@@ -24,7 +24,8 @@ class Backbone(nn.Module):
         network: timm model with ``forward_features``, ``forward_intermediates``, ``feature_info``.
         layer: "head", the network's final map, or "stage1" … "stageN", counted as timm's
             ``feature_info`` does (for ``efficientnet_lite0``: stage4 has stride 16 and 112
-            channels, stage5 stride 32 and 320, head stride 32 and 1280).
+            channels, stage5 stride 32 and 320, head stride 32 and 1280). Several names joined by
+            "+" are stacked along the channels on the grid of the first.
 
     Attributes:
         layers: all names that ``layer`` may take.
@@ -36,17 +37,18 @@ class Backbone(nn.Module):
         self.network = network
         stages = list(network.feature_info)
         self.layers = (*(f"stage{i + 1}" for i in range(len(stages))), "head")
-        self._check(layer)
         self.layer = layer
-        self.channels = self.layer_channels(layer)
-        self.stride = int(stages[self._stage(layer)]["reduction"])
+        self.channels = sum(self.layer_channels(name) for name in layer.split("+"))
+        self.stride = int(stages[self._stage(layer.split("+")[0])]["reduction"])
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) RGB in [0, 1] → (B, C, H, W) of the chosen layer."""
-        return self.maps(images, (self.layer,))[0]
+        first, *rest = self.maps(images, self.layer.split("+"))
+        grid = first.shape[-2:]
+        return torch.cat([first, *(_on_grid(x, grid) for x in rest)], dim=1) if rest else first
 
     def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Several layers' maps (B, Cᵢ, Hᵢ, Wᵢ) in one pass, in the order asked for.
@@ -145,6 +147,12 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
+
+
+def _on_grid(x: Tensor, grid: torch.Size) -> Tensor:
+    if x.shape[-2:] == grid:
+        return x
+    return nn.functional.interpolate(x, size=grid, mode="bilinear", align_corners=False)
 
 
 def _is_tokens(network: nn.Module) -> bool:

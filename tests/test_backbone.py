@@ -45,6 +45,18 @@ def test_one_pass_gives_the_same_maps_as_one_layer_at_a_time(lite0):
         torch.testing.assert_close(together[0], lite0.maps(images, ("stage3",))[0])
 
 
+def test_layers_may_be_stacked_on_the_grid_of_the_first(lite0):
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    stacked = build_backbone(layer="stage4+head")
+    assert (stacked.channels, stacked.stride) == (112 + 1280, 16)
+    with torch.inference_mode():
+        x = stacked(images)
+        stage4, head = lite0.maps(images, ("stage4", "head"))
+    assert x.shape == (1, 1392, 4, 6)
+    torch.testing.assert_close(x[:, :112], stage4)
+    torch.testing.assert_close(x[:, 112:].mean(dim=(-2, -1)), head.mean(dim=(-2, -1)))
+
+
 def test_normalisation_is_inside(lite0):
     seen = []
     hook = lite0.network.conv_stem.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
