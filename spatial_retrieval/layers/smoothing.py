@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.smoothing_checks import check_kernel, check_map, check_size
 from spatial_retrieval.layers.smoothing_kernels import aggregate, inside, squared_distances
 
 __all__ = ["LearnableSmoothing", "SmoothingKernel", "smooth", "smoothing_weights"]
@@ -58,7 +59,7 @@ def smoothing_weights(
         >>> smoothing_weights(one, one, 0.5 * one, kernel_size=3)[0, :, 0, 0]
         tensor([0.0000, 0.0000, 0.0000, 0.0000, 0.5000, 1.0000, 0.0000, 1.0000, 1.0000])
     """
-    _check_kernel(f, a, c, kernel_size, dilation)
+    check_kernel(f, a, c, kernel_size, dilation)
     size = {"kernel_size": kernel_size, "dilation": dilation}
     w = torch.exp(-a * squared_distances(f, **size))
     w = w * inside(*f.shape[-2:], **size, like=f)
@@ -74,6 +75,7 @@ def smooth(
     *,
     kernel_size: int,
     dilation: int = 1,
+    residual: float | Tensor = 1.0,
     burstiness: float = 0.0,
     eps: float = 1e-6,
 ) -> Tensor:
@@ -86,6 +88,7 @@ def smooth(
         c: (B, 1, H, W), self-confidences in [0, 1].
         kernel_size: K, odd.
         dilation: distance of two neighbouring offsets, in cells.
+        residual: γ, the result is x + γ (y − x); mixed into the weights, where it costs nothing.
         burstiness: β ≥ 0, y is multiplied by (Σw + ε)^(−β): a cell among its likes counts less.
         eps: ε > 0, keeps a cell that rejects all, itself included, at 0 with a finite gradient.
 
@@ -101,7 +104,7 @@ def smooth(
         >>> smooth(x, x, zero, one, kernel_size=3)  # a = 0, c = 1: the mean of those on the map
         tensor([[[[1.5000, 4.0000, 6.0000]]]])
     """
-    _check_map("x", x)
+    check_map("x", x)
     if x.shape[:1] + x.shape[2:] != f.shape[:1] + f.shape[2:]:
         raise ValueError(
             f"expected f of x's batch and grid, (B, d, H, W) beside x {tuple(x.shape)}, "
@@ -113,7 +116,10 @@ def smooth(
     f, a, c = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (f, a, c))
     w = smoothing_weights(f, a, c, **size)  # (B, K², H, W)
     total = w.sum(1, keepdim=True) + eps  # (B, 1, H, W)
-    return aggregate(x, w / total ** (1 + burstiness), **size)
+    w = residual * w / total ** (1 + burstiness)
+    centre = kernel_size**2 // 2
+    own = w[:, centre : centre + 1] + (1 - residual)
+    return aggregate(x, torch.cat([w[:, :centre], own, w[:, centre + 1 :]], dim=1), **size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +141,7 @@ class SmoothingKernel:
 
 
 class LearnableSmoothing(nn.Module):
-    """Learnable Smoothing S with its generator, behind a gate: x + γ (S(x) − x).
+    """Learnable Smoothing S with its generator, behind a gate: x ← x + γ (S(x) − x) per stage.
 
     The generator is a 1×1 convolution to ``hidden`` channels, GELU, and a 1×1 convolution to f, a
     and c of every stage; a is kept ≥ 0 by softplus, c in [0, 1] by a sigmoid. It starts at a ≈ 1
@@ -149,7 +155,7 @@ class LearnableSmoothing(nn.Module):
         hidden: width of the generator.
         dilations: one smoothing after the other, each with kernels of its own; (1, 2, 4) reaches
             far at little cost.
-        residual: the learned gate γ at the start; None leaves it away: S(x) itself.
+        residual: the learned gate γ of each stage at the start; None leaves it away: S(x) itself.
         burstiness: β of :func:`smooth`.
         features: "before": f, a, c are read from x as it is; "after": from x once averaged over
             K×K, so that noise of a single cell cannot mislead its kernel, nor show in its c.
@@ -180,18 +186,20 @@ class LearnableSmoothing(nn.Module):
                 f"got {channels}, {feature_dim}, {hidden} and {dilations}"
             )
         for dilation in dilations:
-            _check_size(kernel_size, dilation)
+            check_size(kernel_size, dilation)
         self.kernel_size, self.dilations = kernel_size, tuple(dilations)
         self.feature_dim, self.burstiness, self.features = feature_dim, burstiness, features
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.head = nn.Conv2d(hidden, len(dilations) * (feature_dim + 2), 1)
-        self.residual = None if residual is None else nn.Parameter(torch.tensor(float(residual)))
+        gates = None if residual is None else torch.full((len(dilations),), float(residual))
+        self.residual = None if gates is None else nn.Parameter(gates)
         nn.init.zeros_(self.head.bias)
         with torch.no_grad():  # softplus(0.5413) = 1
             self.head.bias.view(len(dilations), -1)[:, feature_dim] = 0.5413
 
     def kernels(self, x: Tensor) -> tuple[SmoothingKernel, ...]:
         """The kernels of each stage, read from x (B, C, H, W)."""
+        check_map("x", x)
         hidden = self.reduce(x)
         if self.features == "after":  # the mean of a linear map is the linear map of the mean
             side = self.kernel_size
@@ -209,45 +217,8 @@ class LearnableSmoothing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W), channels-last in memory."""
-        _check_map("x", x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        y = x
-        for k in self.kernels(x):
+        for stage, k in enumerate(self.kernels(x)):
+            gate = 1.0 if self.residual is None else self.residual[stage]
             size = {"kernel_size": k.kernel_size, "dilation": k.dilation}
-            y = smooth(y, k.f, k.a, k.c, **size, burstiness=self.burstiness)
-        return y if self.residual is None else torch.lerp(x, y, self.residual.to(x.dtype))
-
-
-def _check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: int) -> None:
-    _check_size(kernel_size, dilation)
-    _check_map("f", f)
-    expected = (f.shape[0], 1, *f.shape[2:])
-    for name, t in (("a", a), ("c", c)):
-        if tuple(t.shape) != expected:
-            raise ValueError(
-                f"expected {name} (B, 1, H, W) = {expected} beside f {tuple(f.shape)}, "
-                f"got {tuple(t.shape)}"
-            )
-        _check_map(name, t)
-    if a.min() < 0:
-        raise ValueError(f"expected a >= 0 (a softplus gives that), got {a.min().item()}")
-    if c.min() < 0 or c.max() > 1:
-        found = f"{c.min().item()} to {c.max().item()}"
-        raise ValueError(f"expected c in [0, 1] (a sigmoid gives that), got {found}")
-
-
-def _check_size(kernel_size: int, dilation: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"expected an odd kernel_size >= 1, got {kernel_size}")
-    if dilation < 1:
-        raise ValueError(f"expected dilation >= 1, got {dilation}")
-
-
-def _check_map(name: str, t: Tensor) -> None:
-    if t.ndim != 4 or t.numel() == 0 or not t.is_floating_point():
-        raise ValueError(
-            f"expected {name} as floats (B, channels, H, W), got {t.dtype} {tuple(t.shape)}"
-        )
-    total = t.detach().sum(dtype=torch.promote_types(t.dtype, torch.float32))
-    if not total.isfinite():  # the sum instead of each value: no second map, one pass
-        raise ValueError(f"expected finite values in {name}, got NaN or infinity")
+            x = smooth(x, k.f, k.a, k.c, **size, residual=gate, burstiness=self.burstiness)
+        return x
