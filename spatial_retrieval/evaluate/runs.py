@@ -1,0 +1,143 @@
+"""From photographs to scores: describe, search, re-rank, score, with the time that each took."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from spatial_retrieval.data.revisited import RevisitedImages
+from spatial_retrieval.evaluate.folder import FolderScores, FolderSplit, folder_scores
+from spatial_retrieval.evaluate.revisited import PROTOCOLS, RevisitedScores, revisited_scores
+from spatial_retrieval.extract import describe
+from spatial_retrieval.index import DescriptorIndex
+from spatial_retrieval.model import RetrievalModel
+from spatial_retrieval.ranking import Ranking
+from spatial_retrieval.rerank import RerankContext, by_name
+
+__all__ = ["FolderRun", "RevisitedRun", "Timing", "run_folder", "run_revisited"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a run cost.
+
+    Attributes:
+        seconds_per_image: decoding and describing one photograph.
+        seconds_per_query: searching and re-ranking for one described query.
+        index_bytes: memory of the database's descriptors.
+    """
+
+    seconds_per_image: float
+    seconds_per_query: float
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RevisitedRun:
+    """Scores by protocol ("E", "M", "H"), the ranking they are of, and its cost."""
+
+    scores: dict[str, RevisitedScores]
+    ranking: Ranking
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FolderRun:
+    """Scores of a folder and their cost."""
+
+    scores: FolderScores
+    timing: Timing
+
+
+def run_revisited(
+    model: RetrievalModel,
+    images: RevisitedImages,
+    *,
+    size: int = 1024,
+    scales: Sequence[float] = (1.0,),
+    crop: bool = True,
+    rerank: str = "none",
+    distractors: Sequence[Path] = (),
+    progress: bool = False,
+) -> RevisitedRun:
+    """Evaluate a model on ROxford or RParis.
+
+    Args:
+        model: what describes the photographs.
+        images: from :func:`~spatial_retrieval.data.revisited.open_revisited`.
+        size: longest side of a database image; 1024 is the protocol.
+        scales: factors whose descriptors are averaged.
+        crop: cut queries to their boxes, as the protocol asks, at the database's scale.
+        rerank: name of a re-ranker.
+        distractors: more database images, none of which answers a query.
+        progress: show bars.
+
+    Raises:
+        ImageError: if a photograph cannot be read.
+        ValueError: if the re-ranker is unknown.
+    """
+    reranker = by_name(rerank)
+    database = [*images.database, *distractors]
+    truth = images.ground_truth
+    boxes = [tuple(map(float, box)) for box in truth.boxes] if crop else None
+    options = {"size": size, "scales": scales, "progress": progress}
+    start = perf_counter()
+    rows = describe(model, database, **options)
+    queries = describe(model, images.queries, boxes=boxes, **options)
+    described = perf_counter()
+    index = DescriptorIndex.build(rows, [str(i) for i in range(len(rows))])
+    built = perf_counter()
+    context = RerankContext(
+        queries=queries, database=rows, query_images=images.queries, database_images=database,
+        query_boxes=boxes, model=model,
+    )  # fmt: skip
+    ranking = reranker(index.search(queries, len(index)), context)
+    searched = perf_counter()
+    scores = {protocol: revisited_scores(ranking, truth, protocol) for protocol in PROTOCOLS}
+    per_image = (described - start) / (len(rows) + len(queries))
+    timing = Timing(per_image, (searched - built) / len(queries), rows.nbytes)
+    return RevisitedRun(scores, ranking, timing)
+
+
+def run_folder(
+    model: RetrievalModel,
+    paths: Sequence[Path],
+    split: FolderSplit,
+    *,
+    size: int = 480,
+    scales: Sequence[float] = (1.0,),
+    rerank: str = "none",
+    progress: bool = False,
+) -> FolderRun:
+    """Evaluate a model on a folder of labelled photographs.
+
+    Args:
+        paths: (N,) photographs, in the order of the names that were split.
+        split: from :func:`~spatial_retrieval.evaluate.folder.split_folder`.
+
+    The other arguments and errors are those of :func:`run_revisited`.
+    """
+    reranker = by_name(rerank)
+    start = perf_counter()
+    rows = describe(model, paths, size=size, scales=scales, progress=progress)
+    described = perf_counter()
+    database = [paths[i] for i in split.database]
+
+    def reranked(ranking: Ranking, asked: np.ndarray) -> Ranking:
+        context = RerankContext(
+            queries=rows[split.queries[asked]], database=rows[split.database],
+            query_images=[paths[i] for i in split.queries[asked]], database_images=database,
+            model=model,
+        )  # fmt: skip
+        return reranker(ranking, context)
+
+    scores = folder_scores(rows, split, rerank=reranked)
+    searched = perf_counter()
+    timing = Timing(
+        (described - start) / len(paths),
+        (searched - described) / len(split.queries),
+        rows[split.database].nbytes,
+    )
+    return FolderRun(scores, timing)
