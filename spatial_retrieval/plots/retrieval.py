@@ -1,0 +1,83 @@
+"""Answers beside their query, where the time went, and who resembles whom."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from spatial_retrieval.images import ImageSource, load_image, resize
+from spatial_retrieval.plots.style import COLORS, base_layout, hide_axes, image_trace
+
+__all__ = ["answer_strip", "similarity_heatmap", "stage_times"]
+
+
+def answer_strip(
+    query: ImageSource,
+    answers: Sequence[ImageSource],
+    scores: Sequence[float],
+    *,
+    correct: Sequence[bool] | None = None,
+    title: str | None = None,
+    side: int = 200,
+) -> go.Figure:
+    """The query and its ranked answers in a row, each with its rank and score.
+
+    Args:
+        query, answers: photographs, best answer first.
+        scores: one per answer.
+        correct: whether each answer shows what the query shows; drawn as ✓ and ✗.
+        side: longest side of each picture in pixels.
+
+    Raises:
+        ValueError: if there are not as many scores (and marks) as answers.
+    """
+    if len(scores) != len(answers) or (correct is not None and len(correct) != len(answers)):
+        raise ValueError(f"expected a score (and mark) for each of {len(answers)} answers")
+    captions = ["query"]
+    for rank, score in enumerate(scores, start=1):
+        mark = "" if correct is None else (" ✓" if correct[rank - 1] else " ✗")
+        captions.append(f"{rank} · {score:.3f}{mark}")
+    fig = make_subplots(1, len(captions), subplot_titles=captions, horizontal_spacing=0.01)
+    for column, source in enumerate([query, *answers], start=1):
+        pixels = np.asarray(resize(load_image(source, draft=side), side))
+        fig.add_trace(image_trace(pixels, hoverinfo="skip"), row=1, col=column)
+        fig.update_xaxes(visible=False, constrain="domain", row=1, col=column)
+        anchor = "x" if column == 1 else f"x{column}"
+        fig.update_yaxes(visible=False, scaleanchor=anchor, row=1, col=column)
+    for caption, mark in zip(fig.layout.annotations[1:], correct or [], strict=False):
+        caption.font.color = COLORS[2] if mark else COLORS[1]
+    base_layout(fig, height=220 if title else 190, title=title)
+    fig.update_layout(margin={"l": 4, "r": 4, "b": 4, "t": 70 if title else 28})
+    return fig
+
+
+def stage_times(milliseconds: Mapping[str, float], *, title: str | None = None) -> go.Figure:
+    """Milliseconds of each stage of a search, as one bar each."""
+    names = list(milliseconds)
+    bars = go.Bar(
+        x=[milliseconds[name] for name in names],
+        y=names,
+        orientation="h",
+        text=[f"{milliseconds[name]:.3g} ms" for name in names],
+        marker_color=COLORS[0],
+    )
+    fig = base_layout(go.Figure(bars), height=90 + 36 * len(names), title=title)
+    fig.update_layout(margin={"l": 90})
+    fig.update_yaxes(autorange="reversed")
+    return fig.update_xaxes(title="milliseconds")
+
+
+def similarity_heatmap(
+    descriptors: np.ndarray, labels: Sequence[object], *, title: str | None = None
+) -> go.Figure:
+    """Cosine similarity of all pairs of (N, D) unit rows, sorted by label."""
+    order = np.argsort(np.asarray([str(label) for label in labels]), kind="stable")
+    rows = np.asarray(descriptors)[order]
+    names = [f"{labels[i]} · {i}" for i in order]
+    heat = go.Heatmap(
+        z=np.round(rows @ rows.T, 3), x=names, y=names, colorscale="Viridis",
+        colorbar={"title": "cosine"},
+    )  # fmt: skip
+    fig = base_layout(go.Figure(heat), height=420, title=title)
+    return hide_axes(fig)
