@@ -312,3 +312,23 @@ def test_gradcheck(arguments):
 def test_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("arguments", [{}, {"attention": True, "heads": 2}, {"edges": "none"}])
+def test_contributions_of_the_neighbours_come_from_neighbours_alone(arguments):
+    layer, x = refinement(**arguments), torch.randn(1, 6, 4, 4)
+    _, states, weights = layer.trace(x)
+    block, held = layer.blocks[0], [w for w in weights[0] if w.shape[1]]
+    strength = block.contributions(states[0], weights[0], node=5)
+    if not held:
+        assert strength.shape == (1, 0, 16)
+        return
+    edges = torch.cat([w[:, :, 5] > 0 for w in held], dim=1)
+    assert torch.equal(strength > 0, edges)
+    one = edges.sum(dim=-1) == 1  # where a single neighbour speaks, it is the whole message
+    y = block.norm(states[0])
+    for r in one[0].nonzero().flatten().tolist():
+        j = int(edges[0, r].nonzero())
+        matrix = block.messages.weight.unflatten(1, (edges.shape[1], -1))[:, r]
+        expected = (matrix @ (y[0, j] - y[0, 5])).norm()
+        torch.testing.assert_close(strength[0, r, j], expected)

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from spatial_retrieval.layers.graph import (
     displacement_bins,
     edge_weights,
-    propagate,
     relation_count,
     select_nodes,
     similarity_edges,
     spatial_edges,
 )
+from spatial_retrieval.layers.refinement_block import RefinementBlock
 
-__all__ = ["RefinementBlock", "SpatialContextRefinement"]
+__all__ = ["SpatialContextRefinement"]
 
 EDGES = ("both", "spatial", "similarity", "random", "none")
 DISPLACEMENTS = ("bins", "none", "bias")
@@ -198,77 +198,6 @@ class SpatialContextRefinement(nn.Module):
             return h.new_zeros(1, 0, h.shape[1], h.shape[1])
         sectors = spatial_edges(around, self.relations[1])
         return edge_weights(sectors & similarity_edges(h, self.neighbours, valid)[:, None])
-
-
-class RefinementBlock(nn.Module):
-    """One pass of messages and an MLP, both residual: (B, K, D) → (B, K, D).
-
-    Args:
-        width: D.
-        relations: number of relations of each kind of edges.
-        hidden: width inside the MLP.
-        attention: weigh neighbours by queries and keys.
-        bias: one average per kind of edges, its weights learned for each relation and head.
-        heads: T of attention and bias.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        relations: Sequence[int],
-        hidden: int,
-        attention: bool,
-        bias: bool,
-        heads: int,
-    ) -> None:
-        super().__init__()
-        self.heads, self.relations = heads, tuple(relations)
-        messages = sum(min(r, 1) if bias else r for r in relations)
-        self.norm = nn.LayerNorm(width)
-        self.own = nn.Linear(width, width)
-        self.messages = nn.Linear(messages * width, width, bias=False) if messages else None
-        self.query_key = nn.Linear(width, 2 * width) if attention else None
-        self.bias = nn.Parameter(torch.zeros(heads, sum(relations))) if bias else None
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
-        )
-
-    def forward(self, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Update the nodes ``h`` (B, K, D).
-
-        Args:
-            h: (B, K, D).
-            weights: for each kind of edges (B or 1, R, K, K), all neighbours of a relation alike.
-        """
-        y = self.norm(h)
-        update = self.own(y)
-        if self.messages is not None:
-            heard = [propagate(y, w) for w in self._weighed(y, weights)]
-            update = update + self.messages(torch.cat(heard, dim=-1))
-        h = h + nn.functional.gelu(update)
-        return h + self.mlp(h)
-
-    def _weighed(self, y: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """The weights after attention and bias, where there are any."""
-        used = [w for w in weights if w.shape[1]]
-        if self.query_key is None and self.bias is None:
-            return used
-        logits = y.new_zeros(1, self.heads, y.shape[1], y.shape[1])  # (B or 1, T, K, K)
-        if self.query_key is not None:
-            query, key = self.query_key(y).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
-            scale = query.shape[-1] ** -0.5
-            logits = torch.einsum("bitd,bjtd->btij", query, key) * scale
-        if self.bias is None:
-            return [edge_weights(w > 0, logits) for w in used]
-        biases = self.bias.split([r for r in self.relations if r], dim=1)  # each (T, R)
-        return [
-            edge_weights(
-                (w > 0).any(dim=1, keepdim=True),
-                logits + torch.einsum("brij,tr->btij", (w > 0).to(y.dtype), b),
-            )
-            for w, b in zip(used, biases, strict=True)
-        ]
 
 
 def _check_choice(name: str, got: str, choices: Sequence[str]) -> None:
