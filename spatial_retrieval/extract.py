@@ -65,7 +65,7 @@ def describe(
     Example:
         >>> from spatial_retrieval import describe, load_model
         >>> describe(load_model("lite0-gem"), [torch.rand(3, 64, 64)]).shape
-        (1, 1280)
+        (1, 512)
     """
     result = describe_readable(
         model, images, size=size, boxes=boxes, scales=scales, batch_size=batch_size,

@@ -23,7 +23,7 @@ def mixed(tmp_path):
 def test_rows_come_in_the_order_of_the_images(gem_model, mixed):
     together = describe(gem_model, mixed, batch_size=2)
     alone = np.concatenate([describe(gem_model, [path]) for path in mixed])
-    assert together.shape == (7, 1280) and together.dtype == np.float32
+    assert together.shape == (7, gem_model.dim) and together.dtype == np.float32
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
@@ -79,8 +79,9 @@ def test_images_are_shrunk_to_size_and_never_enlarged(mixed):
 
 
 def test_feature_maps_of_any_layer(gem_model, mixed):
+    c = gem_model.backbone.channels
     maps = feature_maps(gem_model, mixed)
-    assert [tuple(m.shape) for m in maps[:3]] == [(1280, 2, 2), (1280, 2, 3), (1280, 3, 2)]
+    assert [tuple(m.shape) for m in maps[:3]] == [(c, 2, 2), (c, 2, 3), (c, 3, 2)]
     stage4 = feature_maps(gem_model, mixed[:1], layer="stage4")[0]
     assert stage4.shape == (112, 4, 4) and not stage4.requires_grad
     with torch.inference_mode():
@@ -89,7 +90,7 @@ def test_feature_maps_of_any_layer(gem_model, mixed):
 
 
 def test_nothing_in_nothing_out(gem_model):
-    assert describe(gem_model, []).shape == (0, 1280)
+    assert describe(gem_model, []).shape == (0, gem_model.dim)
 
 
 def test_bad_numbers_are_refused(gem_model, mixed):
