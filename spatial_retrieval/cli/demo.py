@@ -1,5 +1,70 @@
-"""Command module, to be filled."""
+"""``demo``: the page."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from spatial_retrieval.cli import CallError
+from spatial_retrieval.cli.arguments import positive
+
+__all__ = ["add_parser"]
 
 
-def add_parser(subparsers: object) -> None:
-    """Add this module's commands."""
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    demo = subparsers.add_parser("demo", help="open the page: ask by picture")
+    source = demo.add_mutually_exclusive_group()
+    source.add_argument(
+        "--gallery", type=Path, metavar="FOLDER", help="photographs to search (Twin Façades)"
+    )
+    source.add_argument("--index", type=Path, metavar="INDEX", help="an index made beforehand")
+    demo.add_argument("--model", metavar="M", help="name or folder of the model to begin with")
+    demo.add_argument("--share", action="store_true", help="make a public link")
+    demo.add_argument("--auth", type=_account, metavar="USER:PASSWORD", help="ask for it")
+    demo.add_argument("--port", type=positive, metavar="P", help="port (the first free from 7860)")
+    demo.set_defaults(run=_demo)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from spatial_retrieval.demo.page import build_page, launch_options
+
+    service = _service(args)
+    service.warm()
+    build_page(service).launch(
+        share=args.share, auth=args.auth, server_port=args.port, **launch_options()
+    )
+
+
+def _service(args: argparse.Namespace) -> Any:
+    from spatial_retrieval.demo import gallery
+    from spatial_retrieval.demo.models import default_model
+    from spatial_retrieval.demo.service import Service
+    from spatial_retrieval.model import embedded_models
+
+    try:
+        if args.gallery is not None:
+            chosen = gallery.from_folder(args.gallery)
+        elif args.index is not None:
+            chosen = gallery.from_index(args.index)
+        else:
+            chosen = gallery.embedded()
+    except ValueError as error:
+        raise CallError(str(error)) from error
+    default = args.model or _model_of(chosen) or default_model()
+    return Service(chosen, embedded_models(), default)
+
+
+def _model_of(chosen: Any) -> str | None:
+    """The model that a given index was made with."""
+    if chosen is None or chosen.index is None:
+        return None
+    from spatial_retrieval.index import DescriptorIndex
+
+    return DescriptorIndex.load(chosen.index).info.get("model")
+
+
+def _account(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise argparse.ArgumentTypeError("expected USER:PASSWORD")
+    return user, password

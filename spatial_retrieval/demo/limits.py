@@ -1,0 +1,115 @@
+"""What a visitor may ask for. A public link receives anything; every value passes through here."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "MAX_ANSWERS",
+    "MAX_PHOTOGRAPHS",
+    "MAX_POINTS",
+    "MAX_QUERIES",
+    "MAX_SESSIONS",
+    "MAX_SIDE",
+    "MAX_UPLOAD_BYTES",
+    "SESSION_SECONDS",
+    "box",
+    "choice",
+    "points",
+    "position",
+    "share",
+    "whole",
+]
+
+MAX_ANSWERS = 48  # answers to one query
+MAX_POINTS = 24  # seeds on one query
+MAX_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
+MAX_UPLOAD_BYTES = 15_000_000  # of one file
+MAX_PHOTOGRAPHS = 60  # in one visitor's gallery
+MAX_SESSIONS = 12  # galleries of visitors kept at once; the one unused longest goes first
+MAX_QUERIES = 48  # queries kept at once
+SESSION_SECONDS = 3600
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``.
+
+    Raises:
+        ValueError: if it is none; the message names it.
+    """
+    number = _number(value)
+    if number is None or number != int(number) or not low <= number <= high:
+        raise ValueError(
+            f"expected {name} to be a whole number from {low} to {high}, {_got(value)}"
+        )
+    return int(number)
+
+
+def share(value: Any, name: str) -> float:
+    """A number from 0 to 1."""
+    number = _number(value)
+    if number is None or not 0 <= number <= 1:
+        raise ValueError(f"expected {name} to be a number from 0 to 1, {_got(value)}")
+    return number
+
+
+def choice(value: Any, name: str, allowed: Sequence[str]) -> str:
+    """One of the allowed words."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"expected {name} to be one of {', '.join(allowed)}; {_got(value)}")
+    return value
+
+
+def position(value: Any, name: str, count: int) -> int:
+    """A position in a list of ``count``."""
+    return whole(value, name, 0, count - 1)
+
+
+def box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """A box in pixels, cut to an image of ``size`` (width, height); None or empty: no box."""
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return None
+    numbers = [_number(v) for v in value] if isinstance(value, list | tuple) else []
+    if len(numbers) != 4 or any(n is None for n in numbers):
+        raise ValueError(f"expected a box as four numbers x0, y0, x1, y1, {_got(value)}")
+    x0, y0, x1, y1 = numbers
+    cut = max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1]))
+    if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+        raise ValueError(
+            f"expected a box of at least one pixel inside the {size[0]}×{size[1]} query, "
+            f"{_got(value)}"
+        )
+    return cut
+
+
+def points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
+    """Seeds (x, y, wanted) inside an image of ``size``, at most ``MAX_POINTS``."""
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple) or len(value) > MAX_POINTS:
+        raise ValueError(f"expected at most {MAX_POINTS} points x, y, wanted, {_got(value)}")
+    found = []
+    for item in value:
+        numbers = [_number(v) for v in item] if isinstance(item, list | tuple) else []
+        if len(numbers) not in (2, 3) or any(n is None for n in numbers):
+            raise ValueError(f"expected a point as x, y, wanted, {_got(item)}")
+        x, y = numbers[:2]
+        if not (0 <= x < size[0] and 0 <= y < size[1]):
+            raise ValueError(f"expected a point inside the {size[0]}×{size[1]} query, {_got(item)}")
+        found.append((x, y, len(numbers) == 2 or numbers[2] > 0))
+    return found
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _got(value: Any) -> str:
+    text = repr(value)
+    return f"got {text[:60]}{'…' if len(text) > 60 else ''}"

@@ -1,0 +1,87 @@
+"""Models loaded when they are first asked for, and the index of each gallery under each model."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from spatial_retrieval.demo.gallery import Gallery
+from spatial_retrieval.demo.limits import MAX_SESSIONS
+from spatial_retrieval.demo.store import Store
+from spatial_retrieval.extract import DEFAULT_SIZE, describe_readable
+from spatial_retrieval.files import cache_dir
+from spatial_retrieval.folder_index import index_folder
+from spatial_retrieval.index import DescriptorIndex
+from spatial_retrieval.model import RetrievalModel, embedded_models, load_model
+from spatial_retrieval.search import Searcher, open_index
+
+__all__ = ["PREFERRED", "TITLES", "Shelf", "default_model"]
+
+PREFERRED = ("lite0-spatial", "lite0-smooth", "lite0-refine", "lite0-gem")
+TITLES = {
+    "lite0-gem": "GeM",
+    "lite0-solar": "SOLAR-style attention",
+    "lite0-smooth": "Learnable smoothing",
+    "lite0-refine": "Spatial context refinement",
+    "lite0-spatial": "Smoothing + refinement",
+}
+
+
+def default_model() -> str:
+    """The embedded model that the demo opens with."""
+    there = embedded_models()
+    return next((name for name in PREFERRED if name in there), there[0])
+
+
+class Shelf:
+    """Models by name, and searchers by gallery and model; each made once.
+
+    Args:
+        names: models that may be asked for: embedded names, folders or Hub ids.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self._models: dict[str, RetrievalModel] = {}
+        self._searchers: dict[tuple[str, str], Searcher] = {}
+        self._private: Store[Searcher] = Store(2 * MAX_SESSIONS)
+        self._lock = threading.RLock()
+
+    def title(self, name: str) -> str:
+        """The model's name for people."""
+        return TITLES.get(name, Path(name).name)
+
+    def model(self, name: str) -> RetrievalModel:
+        """Load a model, or return it."""
+        with self._lock:
+            if name not in self._models:
+                self._models[name] = load_model(name)
+            return self._models[name]
+
+    def searcher(self, gallery: Gallery, name: str) -> Searcher:
+        """The gallery's index under a model; described now if it wasn't before."""
+        with self._lock:
+            if gallery.key.startswith("own-"):
+                key = f"{gallery.key}/{name}"
+                return self._private.get_or(key, lambda: self._in_memory(gallery, name))
+            key = gallery.key, name
+            if key not in self._searchers:
+                self._searchers[key] = self._on_disk(gallery, name)
+            return self._searchers[key]
+
+    def _on_disk(self, gallery: Gallery, name: str) -> Searcher:
+        if gallery.index is not None:
+            info = DescriptorIndex.load(gallery.index).info
+            if info["model_hash"] == self.model(name).fingerprint():
+                return open_index(gallery.index, model=name)
+        model = self.model(name)
+        home = cache_dir() / "demo" / f"{gallery.key}-{model.fingerprint()[:12]}"
+        report = index_folder(gallery.folder, home, model, model_name=name)
+        return Searcher(report.index, model, DEFAULT_SIZE, folder=gallery.folder)
+
+    def _in_memory(self, gallery: Gallery, name: str) -> Searcher:
+        model = self.model(name)
+        files = [gallery.folder / photograph for photograph in gallery.names]
+        result = describe_readable(model, files, progress=True)
+        names = [gallery.names[i] for i in result.kept]
+        index = DescriptorIndex.build(result.descriptors, names)
+        return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder)

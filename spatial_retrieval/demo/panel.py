@@ -1,0 +1,130 @@
+"""The query panel: examples, an upload, and the query itself to click and drag on."""
+
+from typing import Any
+
+import gradio as gr
+
+from spatial_retrieval.demo import limits
+from spatial_retrieval.demo.components import (
+    card_grid,
+    event_value,
+    photograph,
+    query_canvas,
+    said,
+    said_gently,
+    uploaded,
+)
+from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.tabs.search import SearchTab
+from spatial_retrieval.demo.tabs.shared import (
+    HEAVY,
+    MAIN,
+    NO_MARKS,
+    OWN,
+    Shared,
+    example_cards,
+    show,
+)
+
+__all__ = ["QueryPanel"]
+
+_EMPTY = (
+    '<div class="sr-empty"><div>Choose an example below, or drop a photograph of yours.</div></div>'
+)
+_SEND = (
+    "() => document.querySelector('#query .sr-canvas')"
+    "?.dispatchEvent(new CustomEvent('{}', {{bubbles: true}}))"
+)
+
+
+class QueryPanel:
+    """Builds the panel inside the current blocks, and what all tabs share.
+
+    Args:
+        service: answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        canvas = query_canvas(_EMPTY, "query")
+        with gr.Row():
+            self.undo = gr.Button("Undo mark", size="sm", min_width=80)
+            self.clear = gr.Button("Clear marks", size="sm", min_width=80)
+        choices = [("Gallery" if service.gallery is None else service.gallery.title, MAIN)]
+        where = gr.Radio(
+            [*choices, ("Your photographs", OWN)], value=MAIN, label="Search in", visible=False,
+            elem_id="where",
+        )  # fmt: skip
+        gr.HTML('<div class="sr-label">Examples</div>')
+        examples = card_grid(example_cards(service, None), "examples")
+        self.drop = photograph("Your own query", "drop")
+        self.shared = Shared(
+            service=service,
+            query=gr.State(None),
+            marks=gr.State(NO_MARKS),
+            place=gr.State(None),
+            own=gr.State(None, time_to_live=3600, delete_callback=service.forget),
+            results=gr.State(None),
+            canvas=canvas,
+            examples=examples,
+            where=where,
+            view=gr.State("search"),
+        )
+
+    def wire(self, search: SearchTab) -> None:
+        """Connect the panel's events; a new query or box is searched for at once."""
+        shared = self.shared
+        shown = [shared.query, shared.marks, shared.canvas]
+        chosen = shared.examples.choose(said(self._example), shared.place, shown, **HEAVY)
+        search.run(chosen.success)
+        dropped = self.drop.upload(
+            said_gently(len(shown))(self._upload), self.drop, [*shown, self.drop],
+            preprocess=False, **HEAVY,
+        )  # fmt: skip
+        search.run(dropped.success)
+        quick = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple"}
+        marked = shared.canvas.box(
+            said(self._marks),
+            [shared.query, shared.marks],
+            shared.marks,
+            api_visibility="private",
+            **quick,
+        )
+        search.run(marked.success)
+        shared.canvas.seed(
+            said(self._marks),
+            [shared.query, shared.marks],
+            shared.marks,
+            api_visibility="private",
+            **quick,
+        )
+        shared.where.input(
+            self._move, [shared.where, shared.own], [shared.place, shared.examples],
+            queue=False, api_visibility="private",
+        )  # fmt: skip
+        self.undo.click(None, js=_SEND.format("sr-undo"))
+        self.clear.click(None, js=_SEND.format("sr-clear"))
+
+    def _example(self, place: str | None, event: gr.EventData) -> tuple:
+        service = self.shared.service
+        return show(service.open_example(event_value(event, "index"), place), service)
+
+    def _upload(self, payload: Any) -> tuple:
+        service = self.shared.service
+        return (*show(service.open_query(uploaded(payload)), service), None)
+
+    def _move(self, where: str, own: str | None) -> tuple:
+        place = own if where == OWN else None
+        return place, example_cards(self.shared.service, place)
+
+    def _marks(self, query: Any, known: dict[str, Any], event: gr.EventData) -> dict[str, Any]:
+        """The marks as the browser has them; an older message that comes late changes nothing."""
+        stamp = limits.whole(event_value(event, "stamp"), "the stamp", 0, 2**53)
+        if stamp < known["stamp"]:
+            return gr.skip()
+        points, box = (event_value(event, name) for name in ("points", "box"))
+        size = self.shared.service.query(query).image.size
+        return {
+            "points": limits.points(points, size),
+            "box": limits.box(box, size),
+            "stamp": stamp,
+        }

@@ -1,0 +1,1 @@
+"""The page's tabs; each builds its components and wires its events."""

@@ -1,0 +1,77 @@
+"""Your photographs: a visitor's own gallery, searched at once, private, deleted after an hour."""
+
+from typing import Any
+
+import gradio as gr
+
+from spatial_retrieval.demo import html, limits
+from spatial_retrieval.demo.components import said, uploaded
+from spatial_retrieval.demo.tabs.shared import HEAVY, MAIN, OWN, Shared, example_cards
+
+__all__ = ["OwnTab"]
+
+_PROGRESS = gr.Progress(track_tqdm=True)
+
+
+class OwnTab:
+    """Builds the tab inside the current blocks.
+
+    Args:
+        shared: what all tabs share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        gr.HTML(
+            html.note(
+                f"Add up to {limits.MAX_PHOTOGRAPHS} photographs (JPEG, PNG or WebP, at most "
+                f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB each), then search among them. They "
+                "are seen by you alone and deleted after an hour, or at once below."
+            )
+        )
+        self.files = gr.File(
+            file_count="multiple",
+            file_types=[".jpg", ".jpeg", ".png", ".webp"],
+            label="Drop photographs here",
+            height=180,
+            elem_id="own-files",
+        )
+        with gr.Row():
+            self.add = gr.Button("Make them searchable", variant="primary", elem_id="own-add")
+            self.remove = gr.Button("Delete them now", elem_id="own-delete")
+        self.report = gr.HTML(elem_id="own-report", min_height=24)
+
+    def wire(self) -> None:
+        """Connect the tab's own events."""
+        shared = self.shared
+        changed = [shared.place, shared.own, shared.where, shared.examples, self.report]
+        self.add.click(
+            said(self._add), [self.files, shared.own], changed,
+            preprocess=False, show_progress_on=[self.report], **HEAVY,
+        )  # fmt: skip
+        self.remove.click(
+            said(self._delete), shared.own, [*changed, self.files],
+            queue=False, api_visibility="private",
+        )  # fmt: skip
+
+    def _add(self, files: Any, own: str | None, progress: gr.Progress = _PROGRESS) -> tuple:
+        uploads = [uploaded(file) for file in (files.root if files else [])]
+        if not uploads:
+            raise ValueError("add some photographs first")
+        service = self.shared.service
+        gallery, failed = service.add_photographs(uploads)
+        if own:
+            service.sessions.drop(own)
+        said_ok = f"{len(gallery.names)} photographs are searchable now: choose one on the left."
+        report = html.note(said_ok)
+        for name, reason in failed.items():
+            report += html.note(f"Set aside {name}: {reason}", "warning")
+        where = gr.Radio(visible=True, value=OWN)
+        return gallery.key, gallery.key, where, example_cards(service, gallery.key), report
+
+    def _delete(self, own: str | None) -> tuple:
+        if own:
+            self.shared.service.sessions.drop(own)
+        where = gr.Radio(visible=False, value=MAIN)
+        examples = example_cards(self.shared.service, None)
+        return None, None, where, examples, html.note("Your photographs are deleted."), None

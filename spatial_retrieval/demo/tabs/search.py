@@ -1,0 +1,152 @@
+"""Search: ranked answers, a second model beside the first, and one answer against the query."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from spatial_retrieval.demo import html, limits
+from spatial_retrieval.demo.components import card_grid, event_value, said
+from spatial_retrieval.demo.results import Results, moves
+from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, answer_cards, show
+
+__all__ = ["SearchTab"]
+
+_NONE = "nothing"
+_HINT = '<div class="sr-empty"><div>The answers appear here.</div></div>'
+_RERANKERS = {
+    "none": "nothing",
+    "aqe": "query expansion",
+    "dba+aqe": "database and query expansion",
+    "superglobal": "SuperGlobal",
+    "verify": "spatial verification",
+    "verify-cells": "verification by map cells",
+    "hypergraph": "hypergraph propagation",
+}
+
+
+class SearchTab:
+    """Builds the tab inside the current blocks.
+
+    Args:
+        shared: what all tabs share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self._settings()
+        self.times = gr.HTML(min_height=24, elem_id="times")
+        with gr.Row():
+            with gr.Column(min_width=300):
+                self.answers = card_grid(_HINT, "answers")
+            with gr.Column(min_width=300, visible=False) as self.second_column:
+                self.second = card_grid("", "answers-second")
+        with gr.Group(visible=False) as self.detail:
+            self.slider = gr.ImageSlider(
+                label="query | answer", format="jpeg", interactive=False, height=420,
+                buttons=["fullscreen"], elem_id="slider",
+            )  # fmt: skip
+            self.again = gr.Button("Use this answer as the query", size="sm", elem_id="use-answer")
+        self.links = gr.HTML(elem_id="downloads")
+        self.second_results = gr.State(None)
+        self.chosen = gr.State(None)  # (Results, rank)
+
+    def _settings(self) -> None:
+        service = self.shared.service
+        models = [(service.shelf.title(name), name) for name in service.shelf.names]
+        rerankers = [(_RERANKERS.get(name, name), name) for name in service.rerankers()]
+        with gr.Row():
+            self.model = gr.Dropdown(models, value=service.default, label="Model", min_width=150)
+            self.other = gr.Dropdown(
+                [(_NONE, _NONE), *models], value=_NONE, label="Compare with", min_width=150,
+                visible=len(models) > 1, elem_id="compare",
+            )  # fmt: skip
+            self.rerank = gr.Dropdown(
+                rerankers, value="none", label="Re-rank by", min_width=150, elem_id="rerank"
+            )
+            self.count = gr.Slider(
+                1, limits.MAX_ANSWERS, value=12, step=1, label="Answers", min_width=150
+            )
+
+    def run(self, trigger: Callable[..., Any]) -> Any:
+        """Search when ``trigger`` fires: the method of a listener, such as ``button.click``."""
+        shared = self.shared
+        return trigger(
+            said(self._search),
+            [shared.query, shared.marks, shared.place, self.model, self.other, self.rerank,
+             self.count],
+            [shared.results, self.second_results, self.answers, self.second, self.second_column,
+             self.times, self.links, self.detail],
+            show_progress_on=[self.answers],
+            **HEAVY,
+        )  # fmt: skip
+
+    def wire(self) -> None:
+        """Connect the tab's own events; the shared components exist by now."""
+        shared = self.shared
+        for control in (self.model, self.other, self.rerank):
+            self.run(control.input)
+        self.run(self.count.release)
+        detail = [self.chosen, self.slider, self.detail]
+        self.answers.choose(said(self._compare), shared.results, detail, **HEAVY)
+        self.second.choose(said(self._compare), self.second_results, detail, **HEAVY)
+        used = self.again.click(
+            said(self._use), self.chosen, [shared.query, shared.marks, shared.canvas], **HEAVY
+        )
+        self.run(used.success)
+
+    def _search(
+        self, query: Any, marks: Any, place: Any, model: Any, other: Any, rerank: Any, count: Any
+    ) -> tuple:
+        if query is None:
+            return (gr.skip(),) * 8
+        service, box = self.shared.service, marks["box"]
+        asked = {"box": box, "rerank": rerank, "k": count, "gallery": place}
+        results = service.search(query, model=model, **asked)
+        second = None if other == _NONE else service.search(query, model=other, **asked)
+        return (
+            results,
+            second,
+            _titled(service.shelf.title(results.model), answer_cards(service, results), second),
+            "" if second is None else self._beside(results, second),
+            gr.Column(visible=second is not None),
+            html.timings(results.milliseconds),
+            _links(results),
+            gr.Group(visible=False),
+        )
+
+    def _beside(self, results: Results, second: Results) -> str:
+        service = self.shared.service
+        change = moves(results.answers, second.answers)
+        title = service.shelf.title(second.model)
+        return _titled(title, answer_cards(service, second, change), second)
+
+    def _compare(self, results: Results | None, event: gr.EventData) -> tuple:
+        if results is None:
+            raise ValueError("search first, then choose an answer")
+        count = len(results.answers)
+        rank = limits.position(event_value(event, "index"), "the answer", count) + 1
+        answer = self.shared.service.answer(results, rank)
+        pair = self.shared.service.side_by_side(results, rank)
+        label = f"query | {answer.rank}: {answer.label}"
+        return (results, rank), gr.ImageSlider(pair, label=label), gr.Group(visible=True)
+
+    def _use(self, chosen: tuple[Results, int] | None) -> tuple:
+        if chosen is None:
+            raise ValueError("choose an answer first")
+        return show(self.shared.service.open_answer(*chosen), self.shared.service)
+
+
+def _titled(title: str, grid: str, second: Results | None) -> str:
+    return grid if second is None else f'<h3 class="sr-column">{html.escape(title)}</h3>{grid}'
+
+
+def _links(results: Results) -> str:
+    data = json.dumps(results.to_json(), indent=2, ensure_ascii=False)
+    return html.downloads(
+        [
+            ("answers.json", data.encode(), "application/json"),
+            ("answers.csv", results.to_csv().encode(), "text/csv"),
+        ]
+    )

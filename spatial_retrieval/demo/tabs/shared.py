@@ -1,0 +1,114 @@
+"""What all tabs share: the service, the query with its marks, and the last answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from spatial_retrieval.demo import html
+from spatial_retrieval.demo.results import Answer, Results
+from spatial_retrieval.demo.service import Query, Service
+
+__all__ = [
+    "HEAVY",
+    "MAIN",
+    "NO_MARKS",
+    "OWN",
+    "Shared",
+    "answer_cards",
+    "example_cards",
+    "query_html",
+    "show",
+]
+
+MAIN, OWN = "main", "own"
+
+NO_MARKS: dict[str, Any] = {"points": [], "box": None, "stamp": 0}
+# One heavy step at a time, whoever asks; a click that comes meanwhile waits its turn.
+HEAVY: dict[str, Any] = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+}
+_SIDE = 320
+
+
+@dataclass
+class Shared:
+    """Components that more than one tab reads or writes."""
+
+    service: Service
+    query: gr.State  # key of the query
+    marks: gr.State  # points, box and stamp, as the browser sent them
+    place: gr.State  # key of the gallery that is searched; None: the main one
+    own: gr.State  # key of the visitor's own gallery, if there is one
+    results: gr.State  # Results of the last search
+    canvas: gr.HTML
+    examples: gr.HTML
+    where: gr.Radio
+    view: gr.State  # id of the open tab
+
+
+def query_html(query: Query, service: Service, **marks: Any) -> str:
+    """The query to draw on."""
+    return html.canvas(
+        service.query_picture(query.key), query.image.size, label=query.label, **marks
+    )
+
+
+def show(query: Query, service: Service) -> tuple[str, dict[str, Any], str]:
+    """Values for ``query``, ``marks`` and ``canvas``."""
+    return query.key, NO_MARKS, query_html(query, service)
+
+
+def answer_cards(
+    service: Service, results: Results, moves: Sequence[int | None] | None = None
+) -> str:
+    """The answers as a grid, with places won or lost against another list."""
+    items = []
+    for position, answer in enumerate(results.answers):
+        hint, mark = (f"{answer.score:.3f}", "")
+        if moves is not None:
+            change, mark = _move(moves[position])
+            hint = f"{hint} {change}"
+        items.append(_card(service, results, answer, hint, mark))
+    return html.cards(items)
+
+
+def example_cards(service: Service, place: str | None) -> str:
+    """A gallery's examples as a strip."""
+    try:
+        gallery = service.gallery_of(place)
+    except ValueError as error:
+        return html.note(str(error))
+    items = []
+    for example in gallery.examples:
+        picture = service.example_picture(example)
+        items.append(html.Card(picture, f"Example query: {example.label}", title=example.label))
+    return html.cards(items, kind="examples")
+
+
+def _card(service: Service, results: Results, answer: Answer, hint: str, mark: str) -> html.Card:
+    picture = service.picture(results.gallery, answer.name, _SIDE)
+    return html.Card(
+        picture,
+        f"Answer {answer.rank}: {answer.label}, score {answer.score:.3f}",
+        title=answer.label,
+        badge=str(answer.rank),
+        score=answer.score / max(1.0, results.answers[0].score),
+        hint=hint,
+        mark=mark,
+        truth=answer.truth,
+        size=Image.open(BytesIO(picture)).size,
+    )
+
+
+def _move(change: int | None) -> tuple[str, str]:
+    if change is None:
+        return "· new", "new"
+    if change == 0:
+        return "· same", ""
+    return (f"▲ {change}", "up") if change > 0 else (f"▼ {-change}", "down")
