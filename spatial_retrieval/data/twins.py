@@ -23,7 +23,7 @@ from PIL import Image
 
 from spatial_retrieval.files import atomic_writer, cache_dir
 
-__all__ = ["TwinFacades", "twin_facades"]
+__all__ = ["TwinFacades", "check_request", "twin_facades"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -120,7 +120,7 @@ def twin_facades(
         ValueError: if an argument is out of range.
         OSError: if the folder cannot be written.
     """
-    _check(split, landmarks, views, seed, size, difficulty)
+    check_request(split, landmarks, views, seed, size, difficulty)
     from spatial_retrieval.data.facades.render import VERSION, Job
 
     name = f"twin-facades-v{VERSION}-{split}-seed{seed}-{size}px-{views}x{difficulty}"
@@ -134,7 +134,10 @@ def twin_facades(
     return _open(job, records[:landmarks])
 
 
-def _check(split: str, landmarks: int, views: int, seed: int, size: int, difficulty: str) -> None:
+def check_request(
+    split: str, landmarks: int, views: int, seed: int, size: int, difficulty: str
+) -> None:
+    """Raise the ValueError that `twin_facades` would, without rendering."""
     if split not in _SPLITS:
         raise ValueError(f"expected a split in {_SPLITS}, got {split!r}")
     for name, value, least in (

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,8 +39,10 @@ def render_in_processes(
         running.append(process)
         assert process.stdin and process.stdout and process.stderr
         with process:
-            process.stdin.write(json.dumps(asdict(job) | {"landmarks": list(share)}))
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # it ended before it read; its exit code says more
+                process.stdin.write(json.dumps(asdict(job) | {"landmarks": list(share)}))
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             for _ in process.stdout:
                 with lock:
                     report()
@@ -48,13 +51,13 @@ def render_in_processes(
             raise OSError(f"rendering Twin Façades failed: {said[-1] if said else 'no reason'}")
 
     shares = [landmarks[k::workers] for k in range(workers)]
-    try:
-        with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
+        try:
             list(pool.map(run, shares))
-    finally:
-        for process in running:
-            if process.poll() is None:
-                process.kill()
+        finally:  # after an error or an interrupt the others need not finish
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
 
 
 def _start() -> "subprocess.Popen[str]":

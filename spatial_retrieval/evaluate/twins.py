@@ -1,0 +1,224 @@
+r"""How well descriptors tell a house from its twin.
+
+**Leave-one-out mAP.** Each photograph is a query, all others are the database; the other
+photographs of its landmark are the positives, its twin's count as wrong.
+
+**Twin accuracy.** Over all triplets (query q, positive p, twin's photograph t) in which p and t
+have the same difficulty,
+
+.. math:: \mathrm{acc} = \operatorname{mean}\big[\,s(q,p) > s(q,t)\,\big],
+
+a tie counting one half. Without the match in difficulty the measure would be biased: an easy
+photograph of the wrong house beats a hard one of the right house. Chance is 50 %, and that is where
+a descriptor stays that only knows which parts a house has.
+
+Intervals are bootstrapped over pairs of twins, which is what varies between two benchmarks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatial_retrieval.data.twins import TwinFacades, twin_facades
+from spatial_retrieval.evaluate.bootstrap import Interval, bootstrap_interval
+from spatial_retrieval.evaluate.revisited import average_precision
+
+if TYPE_CHECKING:
+    from spatial_retrieval.model import RetrievalModel
+
+__all__ = ["TwinScores", "cell_shuffle", "evaluate_twins", "score_twins", "twin_report"]
+
+LEVELS = ("E", "M", "H")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwinScores:
+    """Scores of one method on Twin Façades.
+
+    Attributes:
+        data: the photographs.
+        ap: (N,) average precision of each photograph as a query, NaN without a positive.
+        triplets: (T, 3) int64, query, positive, twin's photograph; the latter two equally hard.
+        correct: (T,) 1 where the positive scored higher, ½ for a tie, else 0.
+        baselines: scores of other methods on the same photographs, to be printed below.
+    """
+
+    data: TwinFacades
+    ap: np.ndarray
+    triplets: np.ndarray
+    correct: np.ndarray
+    baselines: Mapping[str, "TwinScores"] = field(default_factory=dict)
+
+    def map(self, level: str | None = None) -> Interval:
+        """Mean average precision of all queries, or of those of one difficulty (E, M or H)."""
+        chosen = self.data.difficulty == level if level else np.ones(len(self.data), dtype=bool)
+        return bootstrap_interval(self.ap[chosen], self._pairs(np.flatnonzero(chosen)))
+
+    def accuracy(self, *, kind: str | None = None, level: str | None = None) -> Interval:
+        """Twin accuracy, of one kind of re-arrangement, or with p and t of one difficulty."""
+        query, positive, _ = self.triplets.T
+        chosen = np.ones(len(query), dtype=bool)
+        if kind:
+            chosen &= self.data.kind[self.data.labels[query]] == kind
+        if level:
+            chosen &= self.data.difficulty[positive] == level
+        return bootstrap_interval(self.correct[chosen], self._pairs(query[chosen]))
+
+    def lines(self, name: str = "this model") -> list[str]:
+        """A report to print: one row for this method, one for each baseline."""
+        landmarks = len(self.data.twin_of)
+        kinds = [str(k) for k in dict.fromkeys(self.data.kind)]
+        rows = {name: self, **self.baselines}
+        width = max(len(n) for n in rows) + 2
+        columns = ("all", *LEVELS)
+        return [
+            f"Twin Façades {self.data.split}: {landmarks} landmarks, {len(self.data)} photographs",
+            "in %, [95 % interval over pairs of twins]; chance for twin accuracy is 50",
+            "",
+            _row("mAP", columns, width),
+            *(_row(n, [s.map(c if c in LEVELS else None) for c in columns], width)
+              for n, s in rows.items()),
+            "",
+            _row("twin accuracy", columns, width),
+            *(_row(n, [s.accuracy(level=c if c in LEVELS else None) for c in columns], width)
+              for n, s in rows.items()),
+            "",
+            _row("… re-arranged", kinds, width),
+            *(_row(n, [s.accuracy(kind=k) for k in kinds], width) for n, s in rows.items()),
+        ]  # fmt: skip
+
+    def _pairs(self, photographs: np.ndarray) -> np.ndarray:
+        return self.data.labels[photographs] // 2
+
+
+def score_twins(similarity: np.ndarray, data: TwinFacades) -> TwinScores:
+    """Score a similarity between all photographs.
+
+    Args:
+        similarity: (N, N), larger is more alike; the diagonal is not read.
+        data: the N photographs.
+
+    Raises:
+        ValueError: if the shape is not (N, N), or values are not finite.
+    """
+    similarity = np.asarray(similarity)
+    n = len(data)
+    if similarity.shape != (n, n):
+        raise ValueError(f"expected a similarity of shape {(n, n)}, got {similarity.shape}")
+    if not np.isfinite(similarity).all():
+        raise ValueError("expected finite similarities, got NaN or infinity")
+    triplets = _triplets(data)
+    query, positive, twin = triplets.T
+    ahead = similarity[query, positive] - similarity[query, twin]
+    return TwinScores(
+        data=data,
+        ap=np.array([_leave_one_out(similarity[q], data.labels, q) for q in range(n)]),
+        triplets=triplets,
+        correct=(np.sign(ahead) + 1) / 2,
+    )
+
+
+def evaluate_twins(descriptors: np.ndarray, data: TwinFacades) -> TwinScores:
+    """Score descriptors (N, D), compared by inner product.
+
+    Raises:
+        ValueError: if there is not one row for each photograph.
+
+    Example:
+        >>> data = twin_facades("test", landmarks=2, views=3, size=64)
+        >>> perfect = np.eye(2)[data.labels]
+        >>> evaluate_twins(perfect, data).accuracy().value
+        1.0
+    """
+    descriptors = np.asarray(descriptors)
+    if descriptors.ndim != 2 or len(descriptors) != len(data):
+        raise ValueError(f"expected descriptors of shape ({len(data)}, D), got {descriptors.shape}")
+    return score_twins(descriptors @ descriptors.T, data)
+
+
+def twin_report(
+    model: "RetrievalModel",
+    *,
+    split: str = "test",
+    landmarks: int = 60,
+    views: int = 10,
+    size: int = 448,
+    seed: int = 0,
+    baselines: bool = True,
+    progress: bool = False,
+) -> TwinScores:
+    """Render the benchmark (or take it from the cache), describe it and score it.
+
+    With `baselines`, a colour histogram, a thumbnail and the oracle that undoes the true
+    perspective are scored too: what statistics, layout and full knowledge of geometry reach.
+    """
+    from spatial_retrieval.evaluate.twin_baselines import baseline_scores
+    from spatial_retrieval.extract import describe
+
+    data = twin_facades(split, landmarks, views, seed, size=size)
+    scores = evaluate_twins(describe(model, data.paths, size=size, progress=progress), data)
+    if not baselines:
+        return scores
+    others = baseline_scores(data, progress=progress)
+    return TwinScores(data, scores.ap, scores.triplets, scores.correct, others)
+
+
+def cell_shuffle(
+    model: "RetrievalModel", images: Sequence[object], *, size: int = 448, seed: int = 0
+) -> np.ndarray:
+    """Similarity of each image's descriptor to the one after its map's cells were shuffled.
+
+    The cells of the backbone's map change places before the context layers see them. Without
+    context layers the descriptor is the same but for rounding (1.0); a descriptor that uses where
+    features are, moves.
+
+    Returns:
+        (N,) float32 cosine similarities.
+    """
+    import torch
+
+    from spatial_retrieval.extract import load_tensor
+
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for image in images:
+        batch = load_tensor(image, size=size)[None].to(model.device)
+        with torch.inference_mode():
+            x = model.backbone(batch)  # (1, C, H, W)
+            cells = x.flatten(2)
+            order = torch.randperm(cells.shape[2], generator=generator).to(x.device)
+            shuffled = cells[:, :, order].view_as(x)
+            a, b = (model.descriptor(model.context(m)) for m in (x, shuffled))
+        found.append(float((a * b).sum()))
+    return np.array(found, dtype=np.float32)
+
+
+def _triplets(data: TwinFacades) -> np.ndarray:
+    """(T, 3) query, positive and twin's photograph, the latter two of one difficulty."""
+    by_group = {
+        (landmark, level): np.flatnonzero((data.labels == landmark) & (data.difficulty == level))
+        for landmark in range(len(data.twin_of))
+        for level in LEVELS
+    }
+    found = [np.empty((0, 3), dtype=np.int64)]
+    for query, landmark in enumerate(data.labels):
+        twin = int(data.twin_of[landmark])
+        for level in LEVELS if twin >= 0 else ():
+            positives = by_group[landmark, level]
+            grid = np.meshgrid(positives[positives != query], by_group[twin, level], indexing="ij")
+            pairs = np.stack(grid, axis=-1).reshape(-1, 2)
+            found.append(np.insert(pairs, 0, query, axis=1))
+    return np.concatenate(found)
+
+
+def _leave_one_out(similarity: np.ndarray, labels: np.ndarray, query: int) -> float:
+    order = np.argsort(-similarity, kind="stable")
+    order = order[order != query]
+    ranks = np.flatnonzero(labels[order] == labels[query])
+    return average_precision(ranks, len(ranks)) if len(ranks) else float("nan")
+
+
+def _row(name: str, cells: Sequence[object], width: int) -> str:
+    return name.ljust(width) + "".join(str(cell).rjust(22) for cell in cells)
