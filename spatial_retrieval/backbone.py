@@ -25,7 +25,8 @@ class Backbone(nn.Module):
         layer: "head", the network's final map, or "stage1" … "stageN", counted as timm's
             ``feature_info`` does (for ``efficientnet_lite0``: stage4 has stride 16 and 112
             channels, stage5 stride 32 and 320, head stride 32 and 1280). Several names joined by
-            "+" are stacked along the channels on the grid of the first.
+            "+" are stacked along the channels on the grid of the first; of a finer one, the
+            cells that share a cell of that grid become channels ("stage5+stage4": 320 + 4·112).
 
     Attributes:
         layers: all names that ``layer`` may take.
@@ -38,8 +39,14 @@ class Backbone(nn.Module):
         stages = list(network.feature_info)
         self.layers = (*(f"stage{i + 1}" for i in range(len(stages))), "head")
         self.layer = layer
-        self.channels = sum(self.layer_channels(name) for name in layer.split("+"))
-        self.stride = int(stages[self._stage(layer.split("+")[0])]["reduction"])
+        names = layer.split("+")
+        strides = [int(stages[self._stage(name)]["reduction"]) for name in names]
+        self.stride = strides[0]
+        self._folds = [max(1, self.stride // stride) for stride in strides]
+        self.channels = sum(
+            fold**2 * self.layer_channels(name)
+            for name, fold in zip(names, self._folds, strict=True)
+        )
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
@@ -48,7 +55,8 @@ class Backbone(nn.Module):
         """(B, 3, h, w) RGB in [0, 1] → (B, C, H, W) of the chosen layer."""
         first, *rest = self.maps(images, self.layer.split("+"))
         grid = first.shape[-2:]
-        return torch.cat([first, *(_on_grid(x, grid) for x in rest)], dim=1) if rest else first
+        rest = [_on_grid(x, grid, fold) for x, fold in zip(rest, self._folds[1:], strict=True)]
+        return torch.cat([first, *rest], dim=1) if rest else first
 
     def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
         """Several layers' maps (B, Cᵢ, Hᵢ, Wᵢ) in one pass, in the order asked for.
@@ -149,10 +157,12 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
     return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
 
 
-def _on_grid(x: Tensor, grid: torch.Size) -> Tensor:
-    if x.shape[-2:] == grid:
-        return x
-    return nn.functional.interpolate(x, size=grid, mode="bilinear", align_corners=False)
+def _on_grid(x: Tensor, grid: torch.Size, fold: int) -> Tensor:
+    """Bring (B, C, h, w) to (B, fold²·C, *grid): a finer map keeps its cells as channels."""
+    size = [fold * side for side in grid]
+    if list(x.shape[-2:]) != size:
+        x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return nn.functional.pixel_unshuffle(x, fold) if fold > 1 else x
 
 
 def _is_tokens(network: nn.Module) -> bool:

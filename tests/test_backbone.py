@@ -57,6 +57,23 @@ def test_layers_may_be_stacked_on_the_grid_of_the_first(lite0):
     torch.testing.assert_close(x[:, 112:].mean(dim=(-2, -1)), head.mean(dim=(-2, -1)))
 
 
+@pytest.mark.parametrize("size", [(64, 96), (80, 97)])
+def test_a_finer_layer_is_folded_into_the_channels(lite0, size):
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    folded = build_backbone(layer="stage5+stage4")
+    assert (folded.channels, folded.stride) == (320 + 4 * 112, 32)
+    with torch.inference_mode():
+        x = folded(images)
+        stage4, stage5 = lite0.maps(images, ("stage4", "stage5"))
+    assert x.shape == (1, 768, *stage5.shape[-2:])
+    torch.testing.assert_close(x[:, :320], stage5)
+    if size == (64, 96):  # cells of channel c of stage4 are channels 4c … 4c + 3, in reading order
+        torch.testing.assert_close(x[:, 320:324, 1, 2].flatten(), stage4[0, 0, 2:4, 4:6].flatten())
+    else:
+        means = x[:, 320:].unflatten(1, (112, 4)).mean(dim=(2, 3, 4))
+        torch.testing.assert_close(means, stage4.mean(dim=(-2, -1)), atol=1.0, rtol=0.2)
+
+
 def test_normalisation_is_inside(lite0):
     seen = []
     hook = lite0.network.conv_stem.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
