@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMBEDDED_BACKBONE", "Backbone", "build_backbone"]
+__all__ = ["EMBEDDED_BACKBONE", "Backbone", "build_backbone", "stack_maps"]
 
 EMBEDDED_BACKBONE = "efficientnet_lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -24,9 +24,8 @@ class Backbone(nn.Module):
         network: timm model with ``forward_features``, ``forward_intermediates``, ``feature_info``.
         layer: "head", the network's final map, or "stage1" … "stageN", counted as timm's
             ``feature_info`` does (for ``efficientnet_lite0``: stage4 has stride 16 and 112
-            channels, stage5 stride 32 and 320, head stride 32 and 1280). Several names joined by
-            "+" are stacked along the channels on the grid of the first; of a finer one, the
-            cells that share a cell of that grid become channels ("stage5+stage4": 320 + 4·112).
+            channels, stage5 stride 32 and 320, head stride 32 and 1280). Names joined by "+" are
+            stacked, see :func:`stack_maps` ("stage5+stage4": 320 + 4·112 channels).
 
     Attributes:
         layers: all names that ``layer`` may take.
@@ -39,27 +38,18 @@ class Backbone(nn.Module):
         stages = list(network.feature_info)
         self.layers = (*(f"stage{i + 1}" for i in range(len(stages))), "head")
         self.layer = layer
-        names = layer.split("+")
-        strides = [int(stages[self._stage(name)]["reduction"]) for name in names]
-        self.stride = strides[0]
-        self._folds = [max(1, self.stride // stride) for stride in strides]
-        self.channels = sum(
-            fold**2 * self.layer_channels(name)
-            for name, fold in zip(names, self._folds, strict=True)
-        )
+        self.channels = self.layer_channels(layer)
+        self.stride = max(self._reduction(name) for name in layer.split("+"))
         mean, std = (network.pretrained_cfg[key] for key in ("mean", "std"))
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) RGB in [0, 1] → (B, C, H, W) of the chosen layer."""
-        first, *rest = self.maps(images, self.layer.split("+"))
-        grid = first.shape[-2:]
-        rest = [_on_grid(x, grid, fold) for x, fold in zip(rest, self._folds[1:], strict=True)]
-        return torch.cat([first, *rest], dim=1) if rest else first
+        return self.maps(images, (self.layer,))[0]
 
     def maps(self, images: Tensor, layers: Sequence[str]) -> list[Tensor]:
-        """Several layers' maps (B, Cᵢ, Hᵢ, Wᵢ) in one pass, in the order asked for.
+        """Several layers' (or stacks') maps (B, Cᵢ, Hᵢ, Wᵢ) in one pass, in the order asked for.
 
         Raises:
             ValueError: if the images are not (B, 3, h, w) floats, or a layer is unknown.
@@ -69,24 +59,40 @@ class Backbone(nn.Module):
                 f"expected images (B, 3, h, w), RGB floats in [0, 1], got {tuple(images.shape)} "
                 f"{images.dtype}"
             )
+        names = [layer.split("+") for layer in layers]
+        maps = self._single_maps(images, {name for stack in names for name in stack})
+        return [stack_maps([maps[name] for name in stack]) for stack in names]
+
+    def _single_maps(self, images: Tensor, layers: set[str]) -> dict[str, Tensor]:
         for layer in layers:
             self._check(layer)
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        stages = sorted({self._stage(layer) for layer in layers if layer != "head"})
+        stages = sorted(layers - {"head"}, key=self._stage)
         if not stages:
-            return [self._final(x)] * len(layers)
-        final, maps = self.network.forward_intermediates(x, indices=stages, output_fmt="NCHW")
-        if "head" in layers and _is_tokens(self.network):
-            final = self._final(x)
-        by_stage = dict(zip(stages, maps, strict=True))
-        return [final if n == "head" else by_stage[self._stage(n)] for n in layers]
+            return {"head": self._final(x)}
+        indices = [self._stage(layer) for layer in stages]
+        final, maps = self.network.forward_intermediates(x, indices=indices, output_fmt="NCHW")
+        found = dict(zip(stages, maps, strict=True))
+        if "head" in layers:
+            found["head"] = self._final(x) if _is_tokens(self.network) else final
+        return found
 
     def layer_channels(self, layer: str) -> int:
         """Number of channels C of a layer's map."""
-        self._check(layer)
-        if layer == "head":
+        names = layer.split("+")
+        for name in names:
+            self._check(name)
+        reductions = [self._reduction(name) for name in names]
+        folds = [(max(reductions) // reduction) ** 2 for reduction in reductions]
+        return sum(self._width(n) * fold for n, fold in zip(names, folds, strict=True))
+
+    def _width(self, name: str) -> int:
+        if name == "head":
             return int(self.network.num_features)
-        return int(self.network.feature_info[self._stage(layer)]["num_chs"])
+        return int(self.network.feature_info[self._stage(name)]["num_chs"])
+
+    def _reduction(self, name: str) -> int:
+        return int(self.network.feature_info[self._stage(name)]["reduction"])
 
     def _final(self, x: Tensor) -> Tensor:
         if not _is_tokens(self.network):
@@ -102,6 +108,38 @@ class Backbone(nn.Module):
     def _check(self, layer: str) -> None:
         if layer not in self.layers:
             raise ValueError(f"expected a layer among {', '.join(self.layers)}, got {layer!r}")
+
+
+def stack_maps(maps: Sequence[Tensor]) -> Tensor:
+    """Stack maps of one image batch along their channels, on the coarsest of their grids.
+
+    A finer map is folded: each r×r block of its cells becomes r² times the channels of one cell, so
+    nothing is averaged away. Each map is divided by its root mean square over an image, so that
+    each counts the same. A single map is returned as it is.
+
+    Args:
+        maps: (B, Cᵢ, Hᵢ, Wᵢ), grids at strides that divide each other (the last cells of an odd
+            grid are repeated).
+
+    Returns:
+        (B, Σ Cᵢ·rᵢ², H, W).
+    """
+    if len(maps) == 1:
+        return maps[0]
+    h, w = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
+    return torch.cat([_unit_rms(_folded(x, h, w)) for x in maps], dim=1)
+
+
+def _folded(x: Tensor, h: int, w: int) -> Tensor:
+    """(B, C, ≈ r·h, ≈ r·w) → (B, C·r², h, w)."""
+    r = max(1, round(x.shape[-1] / w), round(x.shape[-2] / h))
+    missing = (0, r * w - x.shape[-1], 0, r * h - x.shape[-2])
+    x = nn.functional.pad(x, missing, mode="replicate") if any(missing) else x
+    return nn.functional.pixel_unshuffle(x, r)
+
+
+def _unit_rms(x: Tensor) -> Tensor:
+    return x / x.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def build_backbone(
@@ -155,14 +193,6 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
-
-
-def _on_grid(x: Tensor, grid: torch.Size, fold: int) -> Tensor:
-    """Bring (B, C, h, w) to (B, fold²·C, *grid): a finer map keeps its cells as channels."""
-    size = [fold * side for side in grid]
-    if list(x.shape[-2:]) != size:
-        x = nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    return nn.functional.pixel_unshuffle(x, fold) if fold > 1 else x
 
 
 def _is_tokens(network: nn.Module) -> bool:

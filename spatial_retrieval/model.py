@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class ModelConfig:
             kind "smoothing", "refinement", "attention" or "convolutions", at most one of a kind.
         p: GeM's exponent.
         dim: length of the whitened descriptor; None: no whitening, as long as the map has channels.
+        beside: a model without a context, on the same backbone, whose descriptor stands in front.
+        weight: its share of the similarity, 0 … 1; cos = weight · plain + (1 − weight) · own.
     """
 
     backbone: str = EMBEDDED_BACKBONE
@@ -46,6 +48,8 @@ class ModelConfig:
     context: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
     p: float = 3.0
     dim: int | None = None
+    beside: "ModelConfig | None" = None
+    weight: float = 0.5
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ModelConfig":
@@ -54,7 +58,22 @@ class ModelConfig:
         if unknown:
             raise ValueError(f"unknown keys in a model's config: {', '.join(sorted(unknown))}")
         context = tuple((str(kind), dict(args)) for kind, args in value.get("context", ()))
-        return cls(**{**value, "context": context})
+        beside = cls.from_json(value["beside"]) if value.get("beside") else None
+        return cls(**{**value, "context": context, "beside": beside})
+
+
+class PlainPart(nn.Module):
+    """Pooling and whitening of a map without context: (B, C, H, W) → (B, D) unit rows."""
+
+    def __init__(self, pooling: nn.Module, whitening: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.whitening = whitening
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Describe a map."""
+        return _whitened(self.pooling, self.whitening, x)
 
 
 class RetrievalModel(nn.Module):
@@ -66,6 +85,7 @@ class RetrievalModel(nn.Module):
         pooling: (B, C, H, W) → (B, C).
         whitening: (B, C) → (B, D); ``nn.Identity()`` for none.
         config: what these were built from; saved beside the weights.
+        beside: pools and whitens the map of ``config.beside``; None without one.
     """
 
     def __init__(
@@ -76,18 +96,21 @@ class RetrievalModel(nn.Module):
         pooling: nn.Module,
         whitening: nn.Module,
         config: ModelConfig,
+        beside: "PlainPart | None" = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.context = nn.Sequential(OrderedDict(context))
         self.pooling = pooling
         self.whitening = whitening
+        self.plain = beside
         self.config = config
 
     @property
     def dim(self) -> int:
         """Length D of a descriptor."""
-        return getattr(self.whitening, "out_features", self.backbone.channels)
+        own = getattr(self.whitening, "out_features", self.backbone.channels)
+        return own + (self.plain.dim if self.plain is not None else 0)
 
     @property
     def device(self) -> torch.device:
@@ -106,8 +129,20 @@ class RetrievalModel(nn.Module):
         """
         if not scales:
             raise ValueError("expected at least one scale, got none")
-        total = sum(self.descriptor(self.feature_map(_scaled(images, s))) for s in scales)
+        total = sum(self._describe(_scaled(images, s)) for s in scales)
         return nn.functional.normalize(total, dim=1)
+
+    def _describe(self, images: Tensor) -> Tensor:
+        if self.plain is None:
+            return self.descriptor(self.feature_map(images))
+        layers = (self.config.layer, self.config.beside.layer)
+        x, plain = self.backbone.maps(images, layers)
+        share = self.config.weight
+        parts = (
+            share**0.5 * self.plain(plain),
+            (1 - share) ** 0.5 * self.descriptor(self.context(x)),
+        )
+        return torch.cat(parts, dim=1)
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) → (B, C, H, W): the map that is pooled, after all context layers."""
@@ -122,20 +157,49 @@ class RetrievalModel(nn.Module):
         return maps
 
     def descriptor(self, x: Tensor) -> Tensor:
-        """Feature map (B, C, H, W) → (B, D) unit rows: pooling, unit length, whitening."""
-        pooled = nn.functional.normalize(self.pooling(x), dim=1)
-        return nn.functional.normalize(self.whitening(pooled), dim=1)
+        """Feature map (B, C, H, W) → (B, D) unit rows: pooling, unit length, whitening.
+
+        Of a model with a plain part beside it this is its own part alone.
+        """
+        return _whitened(self.pooling, self.whitening, x)
 
     def with_whitening(self, whitening: Whitening, dim: int | None = None) -> "RetrievalModel":
         """The same model (sharing its layers) with this whitening in front of the descriptor."""
         linear = whitening.linear(dim).to(self.device)
-        settings = {f.name: getattr(self.config, f.name) for f in fields(self.config)}
         return RetrievalModel(
             self.backbone,
             context=dict(self.context.named_children()),
             pooling=self.pooling,
             whitening=linear,
-            config=ModelConfig(**{**settings, "dim": linear.out_features}),
+            config=replace(self.config, dim=linear.out_features),
+            beside=self.plain,
+        ).eval()
+
+    def beside(self, plain: "RetrievalModel", weight: float) -> "RetrievalModel":
+        """This model with a plain one's descriptor in front of its own, sharing all layers.
+
+        Args:
+            plain: without context layers, on the same backbone.
+            weight: its share of the similarity, 0 … 1.
+
+        Raises:
+            ValueError: if ``plain`` has context layers or another backbone, or the weight is not
+                in 0 … 1.
+        """
+        if len(plain.context) or plain.config.backbone != self.config.backbone:
+            raise ValueError(
+                f"expected a model without context layers on {self.config.backbone}, got one on "
+                f"{plain.config.backbone} with {len(plain.context)} of them"
+            )
+        if not 0 <= weight <= 1:
+            raise ValueError(f"expected a weight from 0 to 1, got {weight}")
+        return RetrievalModel(
+            self.backbone,
+            context=dict(self.context.named_children()),
+            pooling=self.pooling,
+            whitening=self.whitening,
+            config=replace(self.config, beside=plain.config, weight=weight),
+            beside=PlainPart(plain.pooling, plain.whitening, plain.dim),
         ).eval()
 
     def fingerprint(self) -> str:
@@ -146,17 +210,20 @@ class RetrievalModel(nn.Module):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save_pretrained(self, folder: str | Path, *, include_backbone: bool = False) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, include_backbone: bool = False, half: bool = False
+    ) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
 
         Args:
             folder: made if it isn't there.
             include_backbone: also the backbone's weights; needed when they were trained.
+            half: keep weights in half precision, at half the size; they are used in float32.
         """
         from safetensors.torch import save
 
         weights = {
-            name: value.detach().cpu().contiguous()
+            name: _stored(value, half)
             for name, value in self.state_dict().items()
             if include_backbone or not name.startswith("backbone.")
         }
@@ -207,9 +274,13 @@ def build_model(config: ModelConfig, *, pretrained: bool = True) -> RetrievalMod
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"expected each kind of context layer at most once, got {kinds}")
     context = {kind: _layer(kind, backbone.channels, args) for kind, args in config.context}
-    whitening = nn.Linear(backbone.channels, config.dim) if config.dim else nn.Identity()
     return RetrievalModel(
-        backbone, context=context, pooling=GeM(config.p), whitening=whitening, config=config
+        backbone,
+        context=context,
+        pooling=GeM(config.p),
+        whitening=_whitening(backbone.channels, config.dim),
+        config=config,
+        beside=_plain_part(backbone, config.beside) if config.beside else None,
     ).eval()
 
 
@@ -246,6 +317,27 @@ def choose_device(device: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _plain_part(backbone: Backbone, config: ModelConfig) -> PlainPart:
+    if config.context or config.beside:
+        raise ValueError("expected a plain model beside this one, got one with context layers")
+    channels = backbone.layer_channels(config.layer)
+    return PlainPart(GeM(config.p), _whitening(channels, config.dim), config.dim or channels)
+
+
+def _whitening(channels: int, dim: int | None) -> nn.Module:
+    return nn.Linear(channels, dim) if dim else nn.Identity()
+
+
+def _whitened(pooling: nn.Module, whitening: nn.Module, x: Tensor) -> Tensor:
+    pooled = nn.functional.normalize(pooling(x), dim=1)
+    return nn.functional.normalize(whitening(pooled), dim=1)
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if half and value.is_floating_point() else value
 
 
 def _layer(kind: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from spatial_retrieval import backbone as module
-from spatial_retrieval.backbone import build_backbone
+from spatial_retrieval.backbone import build_backbone, stack_maps
 from spatial_retrieval.images import load_image, to_tensor
 
 
@@ -45,33 +45,30 @@ def test_one_pass_gives_the_same_maps_as_one_layer_at_a_time(lite0):
         torch.testing.assert_close(together[0], lite0.maps(images, ("stage3",))[0])
 
 
-def test_layers_may_be_stacked_on_the_grid_of_the_first(lite0):
+def test_stacked_layers_lie_on_the_coarsest_grid_and_count_the_same(lite0):
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    stacked = build_backbone(layer="stage4+head")
-    assert (stacked.channels, stacked.stride) == (112 + 1280, 16)
+    stacked = build_backbone(layer="stage5+stage4")
+    assert (stacked.channels, stacked.stride) == (320 + 4 * 112, 32)
     with torch.inference_mode():
         x = stacked(images)
-        stage4, head = lite0.maps(images, ("stage4", "head"))
-    assert x.shape == (1, 1392, 4, 6)
-    torch.testing.assert_close(x[:, :112], stage4)
-    torch.testing.assert_close(x[:, 112:].mean(dim=(-2, -1)), head.mean(dim=(-2, -1)))
-
-
-@pytest.mark.parametrize("size", [(64, 96), (80, 97)])
-def test_a_finer_layer_is_folded_into_the_channels(lite0, size):
-    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    folded = build_backbone(layer="stage5+stage4")
-    assert (folded.channels, folded.stride) == (320 + 4 * 112, 32)
-    with torch.inference_mode():
-        x = folded(images)
         stage4, stage5 = lite0.maps(images, ("stage4", "stage5"))
-    assert x.shape == (1, 768, *stage5.shape[-2:])
-    torch.testing.assert_close(x[:, :320], stage5)
-    if size == (64, 96):  # cells of channel c of stage4 are channels 4c … 4c + 3, in reading order
-        torch.testing.assert_close(x[:, 320:324, 1, 2].flatten(), stage4[0, 0, 2:4, 4:6].flatten())
-    else:
-        means = x[:, 320:].unflatten(1, (112, 4)).mean(dim=(2, 3, 4))
-        torch.testing.assert_close(means, stage4.mean(dim=(-2, -1)), atol=1.0, rtol=0.2)
+    assert x.shape == (1, 768, 2, 3)
+    torch.testing.assert_close(x[:, :320], stage5 / stage5.square().mean().sqrt())
+    unfolded = torch.nn.functional.pixel_shuffle(x[:, 320:], 2)
+    torch.testing.assert_close(unfolded, stage4 / stage4.square().mean().sqrt())
+
+
+def test_a_stack_of_one_is_the_map_and_odd_grids_repeat_their_last_cells():
+    fine, coarse = torch.rand(2, 3, 5, 7), torch.rand(2, 4, 3, 4)
+    assert stack_maps([fine]) is fine
+    folded = stack_maps([coarse, fine])[:, 4:]
+    assert folded.shape == (2, 12, 3, 4)
+    cells = torch.nn.functional.pixel_shuffle(folded, 2)  # (2, 3, 6, 8)
+    torch.testing.assert_close(cells[..., 5, :], cells[..., 4, :])
+    torch.testing.assert_close(cells[..., 7], cells[..., 6])
+    ratio = cells[..., :5, :7] / fine
+    torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
+    assert torch.isfinite(stack_maps([coarse * 0, fine * 0])).all()
 
 
 def test_normalisation_is_inside(lite0):

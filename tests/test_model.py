@@ -189,3 +189,44 @@ def test_modules_are_passed_not_flagged():
     plain = build_model(ModelConfig(layer="stage1"), pretrained=False)
     assert isinstance(plain.whitening, nn.Identity) and len(plain.context) == 0
     assert isinstance(plain, RetrievalModel)
+
+
+@pytest.fixture(scope="module")
+def fused():
+    plain = build_model(ModelConfig(layer="stage3", dim=6))
+    own = build_model(ModelConfig(layer="stage2", context=(("smoothing", {}),), dim=8))
+    return own, plain, own.beside(plain, weight=0.3)
+
+
+def test_a_plain_part_beside_shares_the_similarity(fused, images):
+    own, plain, both = fused
+    with torch.inference_mode():
+        rows = both(images)
+        assert both.dim == rows.shape[1] == 14
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+        expected = 0.3 * plain(images) @ plain(images).T + 0.7 * own(images) @ own(images).T
+        torch.testing.assert_close(rows @ rows.T, expected)
+        torch.testing.assert_close(both.feature_map(images), own.feature_map(images))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_plain_part_is_saved_and_loaded(fused, images, tmp_path, half):
+    both = fused[2]
+    both.save_pretrained(tmp_path, half=half)
+    again = load_model(tmp_path, device="cpu")
+    assert again.config == both.config
+    with torch.inference_mode():
+        found, expected = again(images), both(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=2e-3 if half else 0, rtol=0)
+
+
+def test_only_a_plain_model_on_the_same_backbone_stands_beside(fused):
+    own, plain, _ = fused
+    with pytest.raises(ValueError, match="without context layers"):
+        plain.beside(own, weight=0.5)
+    with pytest.raises(ValueError, match="weight from 0 to 1, got 2"):
+        own.beside(plain, weight=2)
+    config = ModelConfig(layer="stage1", beside=own.config)
+    with pytest.raises(ValueError, match="expected a plain model beside"):
+        build_model(config, pretrained=False)
