@@ -1,0 +1,91 @@
+"""How a training goes: loss, learning rate and held-out scores, live in a notebook."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from spatial_retrieval.plots.style import COLORS, base_layout
+
+__all__ = ["LiveTraining", "training_figure"]
+
+_OWN = ("step", "loss", "lr", "norm")
+
+
+def training_figure(
+    history: Sequence[Mapping[str, float]], *, steps: int | None = None, height: int = 320
+) -> go.Figure:
+    """Loss and learning rate beside the validation scores.
+
+    Args:
+        history: rows as :class:`~spatial_retrieval.train.TrainResult` holds them.
+        steps: length of the axis, so that a live figure doesn't jump; None: as far as it went.
+    """
+    fig = make_subplots(
+        rows=1, cols=2, specs=[[{"secondary_y": True}, {}]], horizontal_spacing=0.14,
+        subplot_titles=("loss and learning rate", "held-out data, %"),
+    )  # fmt: skip
+    at = [row["step"] for row in history]
+    fig.add_scatter(
+        x=at, y=[row["loss"] for row in history], name="loss", line={"color": COLORS[0]},
+        row=1, col=1,
+    )  # fmt: skip
+    fig.add_scatter(
+        x=at, y=[row["lr"] for row in history], name="learning rate",
+        line={"color": COLORS[6], "dash": "dot"}, row=1, col=1, secondary_y=True,
+    )  # fmt: skip
+    names = list(dict.fromkeys(key for row in history for key in row if key not in _OWN))
+    for i, name in enumerate(names):
+        points = [(row["step"], 100 * row[name]) for row in history if name in row]
+        fig.add_scatter(
+            x=[step for step, _ in points], y=[value for _, value in points], name=name,
+            mode="lines+markers", line={"color": COLORS[1 + i % 5]}, row=1, col=2,
+        )  # fmt: skip
+    base_layout(fig, height=height)
+    fig.update_layout(margin={"t": 40}, legend={"orientation": "h", "y": -0.2})
+    fig.update_xaxes(title="step", range=[0, steps] if steps else None)
+    fig.update_yaxes(showgrid=False, secondary_y=True)
+    return fig
+
+
+class LiveTraining:
+    """A callback for :func:`~spatial_retrieval.train.train` that redraws one figure in a cell.
+
+    Args:
+        steps: length of the axis.
+        every: steps between two drawings; the last row is drawn by every call of ``draw``.
+
+    Example:
+        >>> live = LiveTraining(steps=200)
+        >>> live([{"step": 1, "loss": 2.0, "lr": 0.1}])
+        >>> len(live.figure.data)
+        2
+    """
+
+    def __init__(self, *, steps: int, every: int = 10) -> None:
+        if steps < 1 or every < 1:
+            raise ValueError(f"expected steps and every of at least 1, got {steps} and {every}")
+        self.steps, self.every = steps, every
+        self.figure = go.Figure()
+        self._handle = None
+
+    def __call__(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Draw when it is time to."""
+        last = history[-1]["step"]
+        if last == 1 or last % self.every == 0 or last == self.steps or len(history[-1]) > 4:
+            self.draw(history)
+
+    def draw(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Draw now; outside a notebook only ``figure`` changes."""
+        self.figure = training_figure(history, steps=self.steps)
+        try:
+            from IPython import get_ipython
+            from IPython.display import display
+        except ImportError:
+            return
+        if get_ipython() is None:
+            return
+        if self._handle is None:
+            self._handle = display(self.figure, display_id=True)
+        else:
+            self._handle.update(self.figure)

@@ -1,0 +1,33 @@
+"""One loss over the descriptors of all processes, with the gradient that one process would have."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["gather_rows"]
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows in rank order; backward keeps the own rows, times the number of ranks.
+
+    Every rank computes the whole loss. Its gradient with respect to the own rows, averaged over
+    ranks as DistributedDataParallel does, would come out too small by the number of ranks.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[override]
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        ranks = dist.get_world_size()
+        return grad.chunk(ranks)[dist.get_rank()] * ranks
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """(B, D) of this process → (ranks · B, D) of all; ``x`` itself where there is only one."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return x
+    return _Gather.apply(x)
