@@ -22,8 +22,8 @@ from collections.abc import Callable
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank.context import RerankContext
 from spatial_retrieval.rerank.expansion import aqe, augment, dba_aqe, expand_queries
+from spatial_retrieval.rerank.feature_cache import FeatureCache
 from spatial_retrieval.rerank.local_features import (
-    FeatureCache,
     LocalFeatures,
     LocalMethod,
     cells,

@@ -1,14 +1,15 @@
 """What a re-ranker may see of a search: descriptors, photographs, the model. Never ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank.local_features import FeatureCache, LocalMethod
+from spatial_retrieval.rerank.feature_cache import FeatureCache
+from spatial_retrieval.rerank.local_features import LocalMethod
 from spatial_retrieval.rerank.uncertainty import communities, entropy
 from spatial_retrieval.rerank.vectors import Database, NeighbourLists
 from spatial_retrieval.rerank.verification import Verifier
@@ -43,6 +44,10 @@ class RerankContext:
     neighbour_table: np.ndarray | None = None
     _lists: dict[int, NeighbourLists] = field(default_factory=dict, repr=False)
     _verifiers: dict[str, Verifier] = field(default_factory=dict, repr=False)
+
+    def fresh(self) -> "RerankContext":
+        """The same search without the matches and neighbour lists found so far, for timing."""
+        return replace(self, _lists={}, _verifiers={})
 
     def lists(self) -> NeighbourLists:
         """The database's neighbour lists; the same object on every call."""

@@ -12,24 +12,16 @@ pairs must obey. Two live here:
 The learned ones are in `spatial_retrieval.rerank.learned`.
 """
 
-import hashlib
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
-from spatial_retrieval.files import atomic_writer
 from spatial_retrieval.images import Box, ImageSource, crop_query, load_image
 
-__all__ = ["FeatureCache", "LocalFeatures", "LocalMethod", "cells", "mutual_pairs", "sift"]
+__all__ = ["LocalFeatures", "LocalMethod", "cells", "mutual_pairs", "sift"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,55 +71,6 @@ class LocalMethod:
             ImageError: if the image cannot be read.
         """
         return self.extract(crop_query(load_image(source), box, self.size))
-
-
-class FeatureCache:
-    """Local features by image, method and box: the last ones in memory, all of them in a folder.
-
-    Args:
-        folder: where features are kept between runs; None: in memory only.
-        capacity: images kept in memory (1000 SIFT points take 0.26 MB).
-    """
-
-    def __init__(self, folder: str | os.PathLike[str] | None = None, *, capacity: int = 1000):
-        self._folder = None if folder is None else Path(folder)
-        self._capacity = capacity
-        self._kept: OrderedDict[tuple[object, ...], LocalFeatures] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(
-        self, method: LocalMethod, source: ImageSource, box: Box | None = None
-    ) -> LocalFeatures:
-        """Features of an image, extracted only if they are not here yet.
-
-        Raises:
-            ImageError: if the image cannot be read.
-        """
-        memory_key = (method.key or id(method), _identity(source), box)
-        with self._lock:
-            if memory_key in self._kept:
-                self._kept.move_to_end(memory_key)
-                return self._kept[memory_key]
-        found = self._from_disk_or_image(method, source, box)
-        with self._lock:
-            self._kept[memory_key] = found
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
-        return found
-
-    def _from_disk_or_image(
-        self, method: LocalMethod, source: ImageSource, box: Box | None
-    ) -> LocalFeatures:
-        if self._folder is None or not method.key:
-            return method.features(source, box)
-        text = repr((method.key, method.size, _identity(source), box))
-        path = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
-        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged
-            return _saved_features(path)
-        found = method.features(source, box)
-        with atomic_writer(path) as file:
-            np.savez(file, points=found.points, descriptors=found.descriptors, size=found.size)
-        return found
 
 
 def sift(*, points: int = 1000, ratio: float = 0.85, **geometry: Any) -> LocalMethod:
@@ -219,12 +162,6 @@ def _cell_features(image: Image.Image, model: Any) -> LocalFeatures:
     return LocalFeatures(points.astype(np.float32), rows.astype(np.float16), image.size)
 
 
-def _saved_features(path: Path) -> LocalFeatures:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-        width, height = saved["size"].tolist()
-        return LocalFeatures(saved["points"], saved["descriptors"], (width, height))
-
-
 def _similarity(a: LocalFeatures, b: LocalFeatures) -> np.ndarray:
     return a.descriptors.astype(np.float32) @ b.descriptors.astype(np.float32).T
 
@@ -236,21 +173,6 @@ def _distance(similarity: np.ndarray) -> np.ndarray:
 def _device(model: Any) -> Any:
     parameters = getattr(model, "parameters", tuple)()
     return next((p.device for p in parameters), "cpu")
-
-
-def _identity(source: ImageSource) -> tuple[object, ...]:
-    if isinstance(source, Image.Image):
-        return (source.size, source.mode, hashlib.sha256(source.tobytes()).hexdigest())
-    if isinstance(source, bytes):
-        return (hashlib.sha256(source).hexdigest(),)
-    if isinstance(source, str | os.PathLike):
-        path = os.path.abspath(source)
-        try:
-            state = os.stat(path)
-        except OSError:
-            return (path,)  # decoding it will say what is wrong
-        return (path, state.st_mtime_ns, state.st_size)
-    return (id(source),)
 
 
 def load_cv2() -> Any:

@@ -22,8 +22,8 @@ import numpy as np
 
 from spatial_retrieval.images import Box, ImageError, ImageSource
 from spatial_retrieval.ranking import Ranking
+from spatial_retrieval.rerank.feature_cache import FeatureCache
 from spatial_retrieval.rerank.local_features import (
-    FeatureCache,
     LocalFeatures,
     LocalMethod,
     load_cv2,

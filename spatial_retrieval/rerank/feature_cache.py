@@ -1,0 +1,96 @@
+"""Local features are slow to extract and never change, so each image's are kept."""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter, process_time
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+
+from spatial_retrieval.files import atomic_writer
+from spatial_retrieval.images import Box, ImageSource
+from spatial_retrieval.rerank.local_features import LocalFeatures, LocalMethod
+
+__all__ = ["FeatureCache"]
+
+
+class FeatureCache:
+    """Local features by image, method and box: the last ones in memory, all of them in a folder.
+
+    ``seconds`` and ``cpu_seconds`` add up what extraction has cost so far.
+
+    Args:
+        folder: where features are kept between runs; None: in memory only.
+        capacity: images kept in memory (1000 SIFT points take 0.26 MB).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, capacity: int = 1000):
+        self._folder = None if folder is None else Path(folder)
+        self._capacity = capacity
+        self._kept: OrderedDict[tuple[object, ...], LocalFeatures] = OrderedDict()
+        self._lock = threading.Lock()
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+
+    def get(
+        self, method: LocalMethod, source: ImageSource, box: Box | None = None
+    ) -> LocalFeatures:
+        """Features of an image, extracted only if they are not here yet.
+
+        Raises:
+            ImageError: if the image cannot be read.
+        """
+        memory_key = (method.key or id(method), _identity(source), box)
+        with self._lock:
+            if memory_key in self._kept:
+                self._kept.move_to_end(memory_key)
+                return self._kept[memory_key]
+        start, cpu_start = perf_counter(), process_time()
+        found = self._from_disk_or_image(method, source, box)
+        with self._lock:
+            self.seconds += perf_counter() - start
+            self.cpu_seconds += process_time() - cpu_start
+            self._kept[memory_key] = found
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return found
+
+    def _from_disk_or_image(
+        self, method: LocalMethod, source: ImageSource, box: Box | None
+    ) -> LocalFeatures:
+        if self._folder is None or not method.key:
+            return method.features(source, box)
+        text = repr((method.key, method.size, _identity(source), box))
+        path = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
+        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged
+            return _saved_features(path)
+        found = method.features(source, box)
+        with atomic_writer(path) as file:
+            np.savez(file, points=found.points, descriptors=found.descriptors, size=found.size)
+        return found
+
+
+def _saved_features(path: Path) -> LocalFeatures:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        width, height = saved["size"].tolist()
+        return LocalFeatures(saved["points"], saved["descriptors"], (width, height))
+
+
+def _identity(source: ImageSource) -> tuple[object, ...]:
+    if isinstance(source, Image.Image):
+        return (source.size, source.mode, hashlib.sha256(source.tobytes()).hexdigest())
+    if isinstance(source, bytes):
+        return (hashlib.sha256(source).hexdigest(),)
+    if isinstance(source, str | os.PathLike):
+        path = os.path.abspath(source)
+        try:
+            state = os.stat(path)
+        except OSError:
+            return (path,)  # decoding it will say what is wrong
+        return (path, state.st_mtime_ns, state.st_size)
+    return (id(source),)
