@@ -62,6 +62,7 @@ class Scene:
     masks: Sequence[np.ndarray]
 
     def box(self, i: int) -> tuple[int, int, int, int]:
+        """Around the mask."""
         return regions.box_of(torch.from_numpy(self.masks[i]))
 
 

@@ -1,9 +1,9 @@
-"""Where in each answer the object is: LOST inside one image, and seeds carried over from a query."""
+"""Where in each answer the object is: LOST in one image, and seeds carried over from a query."""
 
 from spatial_retrieval.localize.lost import LostResult, lost, lost_objects
 from spatial_retrieval.localize.photographs import (
-    fine_layer,
     find_in_photographs,
+    fine_layer,
     on_photograph,
     prepare_photograph,
 )

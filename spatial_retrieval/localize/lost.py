@@ -32,7 +32,7 @@ class LostResult:
         seed: index y·W + x of the seed cell; None when there is no region.
         degree: (H, W) int64, how many other cells each cell resembles.
         mask: (H, W) bool, the object's cells; all False when there is no region.
-        box: around the mask in cells, (x0, y0, x1, y1), end-exclusive; None when there is no region.
+        box: around the mask in cells, (x0, y0, x1, y1), end-exclusive; None without a region.
     """
 
     seed: int | None

@@ -134,6 +134,6 @@ def _checked(points: Sequence[Point], size: tuple[int, int]) -> Sequence[Point]:
     for point in points:
         if len(point) != 2 or not (0 <= point[0] <= size[0] and 0 <= point[1] <= size[1]):
             raise ValueError(
-                f"expected points x, y inside the {size[0]}×{size[1]} photograph, got {tuple(point)}"
+                f"expected points x, y in the {size[0]}×{size[1]} photograph, got {tuple(point)}"
             )
     return points

@@ -155,7 +155,7 @@ def _cells_in(box: Sequence[float], height: int, width: int) -> Tensor:
     x0, y0, x1, y1 = box
     if x0 >= x1 or y0 >= y1 or x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise ValueError(
-            f"expected a box x0 < x1, y0 < y1 on the map of {width}×{height} cells, got {tuple(box)}"
+            f"expected a box x0 < x1, y0 < y1 on the {width}×{height} cells, got {tuple(box)}"
         )
     columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     inside = ((rows >= y0) & (rows < y1))[:, None] & ((columns >= x0) & (columns < x1))[None, :]

@@ -3,13 +3,14 @@ r"""Where in another image is what the query shows? Several places, one, or none
 With z the whitened cells (see ``query.py``), P the query's positive cells and Q its negative ones:
 
 .. math::
-    e_g &= \max_{p \in P} z_p^\top z_g - \max_{q \in Q} z_q^\top z_g   && \text{evidence of gallery cell g} \\
-    T   &= \text{the affine map that most mutual matches } P \to g \text{ support}
-                                                         && \text{anchors: its supporters} \\
-    h_g &= e_g + \lambda\,(2\,T[P]_g - 1)                && \text{heat}
+    e_g &= \max_{p \in P} z_p^\top z_g - \max_{q \in Q} z_q^\top z_g && \text{evidence of cell g} \\
+    T   &= \text{the affine map that most mutual matches } P \to g \text{ support} \\
+    h_g &= e_g + \lambda\,(2\,T[P]_g - 1) && \text{heat}
 
-The region is made of the 4-connected components of h > 0 that hold anchors. Its score is the
-share of matches that agree (``agreement.py``); below the threshold there is no region. Then the region's
+The gallery cells of T's supporters are the anchors.
+
+The region is made of the 4-connected components of h > 0 that hold anchors. Its score is the share
+of matches that agree (``agreement.py``); below the threshold there is no region. Then the region's
 cells are taken out and the search goes on: one photograph may show the object twice.
 
 LOST grows one object from one image; here the seed comes from the query, the object may fill either
