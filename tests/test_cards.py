@@ -63,7 +63,7 @@ def test_the_page_states_every_condition():
         value = getattr(CARD, field.name)
         if isinstance(value, str):
             assert value in page, field.name
-    for text in ("1024 px", "1, 0.5", "70, 4993", "1.2 ms", "50.0 ms", "123 bytes", "| seed | 0 |"):
+    for text in ("1024 px", "1, 0.5", "70, 4993", "1.2 ms", "50 ms", "123 bytes", "| seed | 0 |"):
         assert text in page
     for name in ("python", "torch", "commit"):
         assert f"| {name} |" in page
@@ -99,12 +99,17 @@ def test_compare_marks_what_is_published():
     assert "published" not in compare([CARD], published=False)
 
 
-def test_compare_shows_other_data_sets_by_their_first_score():
-    card = replace(CARD, dataset="photos", scores={"mAP": 0.5, "macro mAP": 0.4}, intervals={})
+def test_compare_shows_other_data_sets_in_a_table_of_their_own():
+    scores = {"mAP": 0.5, "macro mAP": 0.4, "mP@1": 0.9}
+    card = replace(CARD, dataset="photos", scores=scores, intervals={"mAP": (0.4, 0.6)})
     table = compare([card])
-    assert "| lite0-gem | photos | mAP | 50.00 |" in table
+    assert "| lite0-gem | photos | mAP 50.00 (40.0 – 60.0) · macro mAP 40.00 |" in table
     assert "published" not in table
-    assert "measured" in compare([card, CARD]) and "photos" in compare([card, CARD])
+    both = compare([card, CARD])
+    assert "measured" in both and "photos" in both
+    odd = replace(card, scores={"IoU": 0.25})
+    assert "IoU 25.00" in compare([odd])
+    assert compare([]).count("published") == len(PUBLISHED)
 
 
 def test_conditions_that_differ_are_said():

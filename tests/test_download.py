@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from spatial_retrieval.cli import main
 from spatial_retrieval.data import download as module
 from spatial_retrieval.data.download import DATASETS, Remote, download, fetch
 
@@ -221,6 +222,22 @@ def test_a_data_set_comes_whole(site, tmp_path, monkeypatch):
     assert download("small") == tmp_path / "cache/datasets/small"
     with pytest.raises(ValueError, match="got 'oxford'"):
         download("oxford", tmp_path)
+
+
+def test_the_command_downloads_and_goes_on_where_it_was(site, tmp_path, monkeypatch, capsys):
+    site.files["a.bin"] = BODY
+    monkeypatch.setitem(module.DATASETS, "small", (Remote("a.bin", (site.url("a.bin"),)),))
+    for _ in range(2):
+        assert main(["data", "download", "small", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("trusted on first use") == 1
+    assert out.splitlines()[-1] == f"ready: {tmp_path / 'small'}"
+    assert len(site.requests) == 1
+    assert main(["data", "download", "oxford"]) == 2
+    assert "roxford5k" in capsys.readouterr().err
+    site.files.clear()
+    assert main(["data", "download", "small", "--root", str(tmp_path / "other")]) == 1
+    assert "could not be fetched" in capsys.readouterr().err
 
 
 def test_the_list_of_data_sets_is_sound():

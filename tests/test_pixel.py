@@ -17,6 +17,7 @@ from spatial_retrieval.evaluate.pixel import (
     mean_pair_iou,
     pair_ious,
     pixel_map,
+    pixel_map_curve,
     pixel_scores,
     pointing_accuracy,
 )
@@ -270,6 +271,12 @@ def test_queries_without_labels_stay_in_the_official_denominator_only():
     ids, ious = np.array([[0, 1], [0, 1]]), {(0, 0): 0.99}
     assert pixel_map(ids, ious, truth, "M", rule="official", unlabelled=(1,)) == 0.5
     assert pixel_map(ids, ious, truth, "M", rule="recall", unlabelled=(1,)) == 1
+
+
+def test_the_curve_falls_where_localisation_ends():
+    truth, ids = _truth(2, ([0], [], [])), np.array([[0, 1]])
+    curve = pixel_map_curve(ids, {(0, 0): 0.72}, truth, "M")
+    assert curve.tolist() == [1] * 5 + [0] * 5
 
 
 def test_thresholds_are_exclusive():

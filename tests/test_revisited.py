@@ -18,6 +18,7 @@ from spatial_retrieval.data.revisited import (
     open_revisited,
 )
 from spatial_retrieval.evaluate.revisited import (
+    answer_kinds,
     average_precision,
     positive_ranks,
     precision_at,
@@ -215,6 +216,11 @@ def test_precision_stops_at_the_last_positive():
     assert precision_at([0, 1], 2, 10) == 1
     assert precision_at([0, 3], 2, 10) == 0.5
     assert precision_at([0], 2, 10) == 0.1  # the other one is beyond the end of the list
+
+
+def test_answers_are_named_by_their_list():
+    truth = _truth(4, ([1], [2], [0]))
+    assert answer_kinds([3, 0, 1, 2, 9], truth, 0) == ["wrong", "junk", "easy", "hard", "wrong"]
 
 
 def test_a_ranking_is_scored_like_its_ids():

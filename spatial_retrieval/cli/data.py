@@ -15,6 +15,7 @@ def add_parser(subparsers: Any) -> None:
     data = subparsers.add_parser("data", help="make or fetch data sets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_make(actions)
+    _add_download(actions)
 
 
 def _add_make(actions: Any) -> None:
@@ -30,6 +31,23 @@ def _add_make(actions: Any) -> None:
     twins.add_argument("--difficulty", default="EMH", help="difficulties in turn (EMH)")
     twins.add_argument("--workers", type=positive, help="processes (one per core)")
     twins.set_defaults(run=_make_twins)
+
+
+def _add_download(actions: Any) -> None:
+    get = actions.add_parser("download", help="fetch a data set; run again to go on")
+    get.add_argument("name", metavar="NAME", help="roxford5k, rparis6k, revisitop1m, sfm120k, …")
+    get.add_argument(
+        "--root", type=Path, metavar="DIR", help="where data sets are kept (the cache)"
+    )
+    get.set_defaults(run=_download)
+
+
+def _download(args: argparse.Namespace) -> None:
+    from spatial_retrieval.data.download import DATASETS, download
+
+    if args.name not in DATASETS:
+        raise CallError(f"expected a data set of {', '.join(DATASETS)}; got {args.name!r}")
+    print(f"ready: {download(args.name, args.root, say=print)}")
 
 
 def _make_twins(args: argparse.Namespace) -> None:

@@ -20,6 +20,8 @@ from spatial_retrieval.files import atomic_writer, write_json
 __all__ = ["ResultCard", "compare", "differences", "environment", "load_card"]
 
 _PACKAGES = ("spatial-retrieval", "numpy", "torch", "torchvision", "timm", "faiss-cpu", "pillow")
+_REVISITED = ("roxford5k", "rparis6k")
+_HEAD = ("method", "ROxf M", "ROxf H", "RPar M", "RPar H", "source")
 # what must agree before two numbers on one data set may be compared
 _CONDITIONS = ("protocol", "query_crop", "ignored", "size", "scales", "database_images")
 
@@ -116,8 +118,8 @@ class ResultCard:
             ("training data", self.training_data),
             ("shared landmarks", self.landmark_overlap),
             ("queries, database", f"{self.queries}, {self.database_images}"),
-            ("time per query", f"{1000 * self.seconds_per_query:.1f} ms (search, re-ranking)"),
-            ("time per image", f"{1000 * self.seconds_per_image:.1f} ms (decode, describe)"),
+            ("time per query", f"{1000 * self.seconds_per_query:.3g} ms (search, re-ranking)"),
+            ("time per image", f"{1000 * self.seconds_per_image:.3g} ms (decode, describe)"),
             ("index", f"{self.index_bytes} bytes"),
             ("seed", str(self.seed)),
             *self.environment.items(),
@@ -148,31 +150,21 @@ def load_card(path: str | os.PathLike[str]) -> ResultCard:
 def compare(cards: Sequence[ResultCard], *, published: bool = True) -> str:
     """A Markdown table: one row a card, Medium and Hard mAP in %, then the papers' numbers.
 
-    A card of another data set than ROxford and RParis shows its first score instead, and then no
-    published number is listed. Conditions in which cards differ are said below the table.
+    Cards of other data sets than ROxford and RParis follow in a table of their own, with their
+    mAPs and accuracies. Conditions in which cards of one data set differ are said at the end.
     """
-    revisited = [c for c in cards if {"mAP M", "mAP H"} <= set(c.scores)]
-    other = [c for c in cards if c not in revisited]
-    lines: list[str] = []
+    revisited = [card for card in cards if card.dataset in _REVISITED]
+    other = [card for card in cards if card.dataset not in _REVISITED]
+    parts = []
     if revisited or (published and not other):
-        lines += [
-            "| method | ROxf M | ROxf H | RPar M | RPar H | source |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [_row(_name(c), *_columns(c), "measured") for c in revisited]
-    if lines and published:
-        lines += [_row(p.method, *p.roxford5k, *p.rparis6k, "published") for p in PUBLISHED]
+        rows = [_row(_name(card), *_columns(card), "measured") for card in revisited]
+        if published:
+            rows += [_row(p.method, *p.roxford5k, *p.rparis6k, "published") for p in PUBLISHED]
+        parts += ["\n".join([_row(*_HEAD), "|---|---|---|---|---|---|", *rows])]
     if other:
-        lines += (
-            ["", "| method | data set | score | % |", "|---|---|---|---|"]
-            if lines
-            else ["| method | data set | score | % |", "|---|---|---|---|"]
-        )
-        for card in other:
-            name = next(iter(card.scores))
-            lines.append(_row(_name(card), card.dataset, name, card._score(name)))
-    notes = differences(cards)
-    return "\n".join([*lines, *([""] if notes else []), *notes, ""])
+        rows = [_row(_name(card), card.dataset, _summary(card)) for card in other]
+        parts += ["\n".join(["| method | data set | scores, % |", "|---|---|---|", *rows])]
+    return "\n\n".join([*parts, *differences(cards)]) + "\n"
 
 
 def differences(cards: Sequence[ResultCard]) -> list[str]:
@@ -215,8 +207,13 @@ def _commit() -> str:
 
 
 def _columns(card: ResultCard) -> list[float | str]:
-    own: list[float | str] = [100 * card.scores["mAP M"], 100 * card.scores["mAP H"]]
-    return {"roxford5k": [*own, "", ""], "rparis6k": ["", "", *own]}.get(card.dataset, [""] * 4)
+    own: list[float | str] = [100 * card.scores[f"mAP {p}"] for p in "MH"]
+    return [*own, "", ""] if card.dataset == _REVISITED[0] else ["", "", *own]
+
+
+def _summary(card: ResultCard) -> str:
+    main = [name for name in card.scores if "mAP" in name or "accuracy" in name]
+    return " · ".join(f"{name} {card._score(name)}" for name in main or card.scores)
 
 
 def _name(card: ResultCard) -> str:

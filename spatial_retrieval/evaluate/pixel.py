@@ -42,11 +42,13 @@ from spatial_retrieval.evaluate.revisited import (
 from spatial_retrieval.ranking import Ranking
 
 __all__ = [
+    "THRESHOLDS",
     "UNLABELLED",
     "PixelScores",
     "mean_pair_iou",
     "pair_ious",
     "pixel_map",
+    "pixel_map_curve",
     "pixel_scores",
     "pointing_accuracy",
 ]
@@ -140,6 +142,20 @@ def pixel_map(
     Raises:
         ValueError: if the shape of ``ids``, the protocol or the rule is wrong.
     """
+    curve = pixel_map_curve(ids, ious, ground_truth, protocol, rule=rule, unlabelled=unlabelled)
+    return float(curve.mean())
+
+
+def pixel_map_curve(
+    ids: np.ndarray | Ranking,
+    ious: Mapping[Pair, float],
+    ground_truth: RevisitedGroundTruth,
+    protocol: Protocol,
+    *,
+    rule: Rule = "recall",
+    unlabelled: Sequence[int] = (),
+) -> np.ndarray:
+    """mAP at each of ``THRESHOLDS``, (10,); arguments and errors are those of `pixel_map`."""
     rows = ids.ids if isinstance(ids, Ranking) else np.asarray(ids)
     if rows.ndim != 2 or len(rows) != len(ground_truth):
         raise ValueError(f"expected ids of shape ({len(ground_truth)}, K), got {rows.shape}")
@@ -156,11 +172,11 @@ def pixel_map(
                 ranks = positive_ranks(rows[q], hits, ignored[q])
                 aps[row, column] = average_precision(ranks, total)
     if not any(map(len, positives)):
-        return float("nan")
+        return np.full(len(THRESHOLDS), np.nan)
     counted = (~np.isnan(aps)).sum(axis=0)
     if rule == "official":
         counted = counted + len(rows) - len(queries)
-    return float((np.nansum(aps, axis=0) / np.maximum(counted, 1)).mean())
+    return np.nansum(aps, axis=0) / np.maximum(counted, 1)
 
 
 def mean_pair_iou(

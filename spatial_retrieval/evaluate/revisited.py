@@ -35,6 +35,7 @@ from spatial_retrieval.ranking import Ranking
 __all__ = [
     "PROTOCOLS",
     "RevisitedScores",
+    "answer_kinds",
     "average_precision",
     "positive_ranks",
     "precision_at",
@@ -120,6 +121,18 @@ def protocol_split(
         raise ValueError(f"expected protocol E, M or H, got {protocol!r}")
     positive, ignored = _SPLITS[protocol]
     return _joined(ground_truth, positive), _joined(ground_truth, ignored)
+
+
+def answer_kinds(
+    row: np.ndarray | Sequence[int], ground_truth: RevisitedGroundTruth, query: int
+) -> list[str]:
+    """What each answer (K,) to one query is: "easy", "hard", "junk" or "wrong"."""
+    kind_of = {
+        int(i): kind
+        for kind in ("easy", "hard", "junk")
+        for i in getattr(ground_truth, kind)[query]
+    }
+    return [kind_of.get(int(i), "wrong") for i in row]
 
 
 def positive_ranks(

@@ -1,0 +1,97 @@
+"""ROxford in miniature: the official layout and file formats, with drawn houses for Oxford.
+
+The numbers say nothing about Oxford. The set exists so that the whole path, from official files to
+a result card, can be run and its rules shown on a machine without the real photographs.
+
+For each house of Twin Façades: its easy views are easy answers, its other views hard ones, and a
+strip that shows a fifth of it is junk, which is what junk means in Oxford and Paris as well. A
+query is one more easy view beside a photograph of another house; its box is around the house that
+is asked for.
+"""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spatial_retrieval.data.revisited import RevisitedImages, open_revisited
+from spatial_retrieval.data.twins import TwinFacades, twin_facades
+from spatial_retrieval.files import atomic_writer
+
+__all__ = ["miniature_roxford"]
+
+
+def miniature_roxford(
+    root: str | os.PathLike[str],
+    *,
+    landmarks: int = 16,
+    views: int = 6,
+    size: int = 256,
+    seed: int = 0,
+) -> RevisitedImages:
+    """Write the miniature below ``root`` in ROxford's place, and open it.
+
+    Args:
+        root: folder that gets ``roxford5k/jpg`` and ``roxford5k/gnd_roxford5k.pkl``.
+        landmarks: houses, at least 4, each with one query.
+        views: photographs of each house, at least 3; one of them becomes the query.
+        size: of the photographs, pixels.
+        seed: another seed is another city.
+
+    Raises:
+        ValueError: if there are too few landmarks or views, or another ROxford is there already.
+    """
+    if landmarks < 4 or views < 3:
+        raise ValueError(f"expected at least 4 landmarks and 3 views, got {landmarks}, {views}")
+    folder = Path(root) / "roxford5k"
+    if (folder / "gnd_roxford5k.pkl").exists() and not (folder / "miniature").exists():
+        raise ValueError(f"{folder} holds another data set; choose another root")
+    houses = twin_facades("test", landmarks, views, seed, size=size)
+    (folder / "jpg").mkdir(parents=True, exist_ok=True)
+    (folder / "miniature").touch()
+    shown = [np.flatnonzero(houses.labels == k) for k in range(landmarks)]
+    asked = [view[houses.difficulty[view] == "E"][0] for view in shown]
+    names, gnd = [], []
+    for k in range(landmarks):
+        answers = [i for i in shown[k] if i != asked[k]]
+        lists = {"easy": [], "hard": [], "junk": [len(names) + len(answers)]}
+        for i in answers:
+            lists["easy" if houses.difficulty[i] == "E" else "hard"].append(len(names))
+            names.append(_save(folder, houses.image(i), f"house_{k:03d}_{len(names):06d}"))
+        strip = _strip(houses, answers[0])
+        names.append(_save(folder, strip, f"house_{k:03d}_{len(names):06d}"))
+        other = asked[(k + 2) % landmarks]  # of another pair of twins
+        _save(folder, _beside(houses.image(other), houses.image(asked[k])), f"query_{k:03d}")
+        gnd.append({"bbx": _box(houses.mask(asked[k]), shift=size), **lists})
+    queries = [f"query_{k:03d}" for k in range(landmarks)]
+    with atomic_writer(folder / "gnd_roxford5k.pkl") as file:
+        pickle.dump({"imlist": names, "qimlist": queries, "gnd": gnd}, file, protocol=1)
+    return open_revisited("roxford5k", root)
+
+
+def _save(folder: Path, image: Image.Image, name: str) -> str:
+    with atomic_writer(folder / "jpg" / f"{name}.jpg") as file:
+        image.save(file, "JPEG", quality=92)
+    return name
+
+
+def _strip(houses: TwinFacades, i: int) -> Image.Image:
+    """The photograph up to where a fifth of the house is seen."""
+    x0, _, x1, _ = _box(houses.mask(i), shift=0)
+    image = houses.image(i)
+    return image.crop((0, 0, max(8, round(x0 + (x1 - x0) / 5)), image.height))
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    both = Image.new("RGB", (left.width + right.width, right.height))
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width, 0))
+    return both
+
+
+def _box(mask: np.ndarray, shift: int) -> list[float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = columns[0] + shift, rows[0], columns[-1] + 1 + shift, rows[-1] + 1
+    return [float(v) for v in box]
