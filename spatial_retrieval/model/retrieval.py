@@ -4,62 +4,18 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.backbone import EMBEDDED_BACKBONE, Backbone, build_backbone
+from spatial_retrieval.backbone import Backbone
 from spatial_retrieval.files import atomic_writer, write_json
-from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.layers.whitening import Whitening
+from spatial_retrieval.model.config import ModelConfig
 
-__all__ = [
-    "ModelConfig",
-    "RetrievalModel",
-    "build_model",
-    "choose_device",
-    "embedded_models",
-    "load_model",
-]
-
-_WEIGHTS = Path(__file__).parent / "weights"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What a model is made of; its JSON form is ``config.json``.
-
-    Attributes:
-        backbone: ``efficientnet_lite0`` (embedded) or any timm model.
-        layer: the backbone's map that is used, see :class:`~spatial_retrieval.backbone.Backbone`.
-        context: the layers between map and pooling, in order, each a pair (kind, arguments) with
-            kind "smoothing", "refinement", "attention" or "convolutions", at most one of a kind.
-        p: GeM's exponent.
-        dim: length of the whitened descriptor; None: no whitening, as long as the map has channels.
-        beside: a model without a context, on the same backbone, whose descriptor stands in front.
-        weight: its share of the similarity, 0 … 1; cos = weight · plain + (1 − weight) · own.
-    """
-
-    backbone: str = EMBEDDED_BACKBONE
-    layer: str = "head"
-    context: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
-    p: float = 3.0
-    dim: int | None = None
-    beside: "ModelConfig | None" = None
-    weight: float = 0.5
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "ModelConfig":
-        """Read what ``asdict`` wrote; an unknown key is an error, not ignored."""
-        unknown = set(value) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown keys in a model's config: {', '.join(sorted(unknown))}")
-        context = tuple((str(kind), dict(args)) for kind, args in value.get("context", ()))
-        beside = cls.from_json(value["beside"]) if value.get("beside") else None
-        return cls(**{**value, "context": context, "beside": beside})
+__all__ = ["PlainPart", "RetrievalModel"]
 
 
 class PlainPart(nn.Module):
@@ -233,101 +189,10 @@ class RetrievalModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "RetrievalModel":
-        """Read what :meth:`save_pretrained` wrote; a backbone that isn't in it comes from timm.
+        """Read what :meth:`save_pretrained` wrote, see :func:`~.pretrained.read_model`."""
+        from spatial_retrieval.model.pretrained import read_model
 
-        Raises:
-            ValueError: if a file is missing or damaged, or the weights don't fit the configuration.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = Path(folder)
-        try:
-            config = ModelConfig.from_json(json.loads((folder / "config.json").read_text()))
-            weights = load_file(folder / "model.safetensors")
-        except (OSError, SafetensorError, json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{folder}: no readable model ({error})") from error
-        whole = any(name.startswith("backbone.") for name in weights)
-        model = build_model(config, pretrained=not whole)
-        expected = {
-            name: value.shape
-            for name, value in model.state_dict().items()
-            if whole or not name.startswith("backbone.")
-        }
-        found = {name: value.shape for name, value in weights.items()}
-        if different := sorted(expected.items() ^ found.items()):
-            raise ValueError(
-                f"{folder}: the weights are not of this configuration ({different[0][0]} differs)"
-            )
-        model.load_state_dict(weights, strict=False)
-        return model
-
-
-def build_model(config: ModelConfig, *, pretrained: bool = True) -> RetrievalModel:
-    """Build a model in evaluation mode; its context layers and whitening are untrained.
-
-    Raises:
-        ValueError: if a name or an argument in the configuration is unknown.
-    """
-    backbone = build_backbone(config.backbone, layer=config.layer, pretrained=pretrained)
-    kinds = [kind for kind, _ in config.context]
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"expected each kind of context layer at most once, got {kinds}")
-    context = {kind: _layer(kind, backbone.channels, args) for kind, args in config.context}
-    return RetrievalModel(
-        backbone,
-        context=context,
-        pooling=GeM(config.p),
-        whitening=_whitening(backbone.channels, config.dim),
-        config=config,
-        beside=_plain_part(backbone, config.beside) if config.beside else None,
-    ).eval()
-
-
-def embedded_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
-
-
-def load_model(name_or_path: str | Path, *, device: str = "auto") -> RetrievalModel:
-    """Load an embedded model by name, a saved one by folder, or one of the Hugging Face Hub by id.
-
-    Raises:
-        ValueError: if there is no such model, or its files are damaged.
-    """
-    name = str(name_or_path)
-    if name in embedded_models():
-        folder = _WEIGHTS / name
-    elif Path(name).is_dir():
-        folder = Path(name)
-    elif name.count("/") == 1 and not name.startswith((".", "/")):
-        folder = _from_hub(name)
-    else:
-        raise ValueError(
-            f"expected one of {', '.join(embedded_models())}, a folder with config.json and "
-            f"model.safetensors, or a Hub id like owner/name; got {name!r}"
-        )
-    return RetrievalModel.from_pretrained(folder).to(choose_device(device))
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """ "auto" is cuda, else mps, else cpu; any other name is taken as it is."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _plain_part(backbone: Backbone, config: ModelConfig) -> PlainPart:
-    if config.context or config.beside:
-        raise ValueError("expected a plain model beside this one, got one with context layers")
-    channels = backbone.layer_channels(config.layer)
-    return PlainPart(GeM(config.p), _whitening(channels, config.dim), config.dim or channels)
-
-
-def _whitening(channels: int, dim: int | None) -> nn.Module:
-    return nn.Linear(channels, dim) if dim else nn.Identity()
+        return read_model(folder)
 
 
 def _whitened(pooling: nn.Module, whitening: nn.Module, x: Tensor) -> Tensor:
@@ -340,27 +205,6 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     return value.half() if half and value.is_floating_point() else value
 
 
-def _layer(kind: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:
-    try:
-        match kind:
-            case "smoothing":
-                from spatial_retrieval.layers.smoothing import LearnableSmoothing as Layer
-            case "refinement":
-                from spatial_retrieval.layers.refinement import SpatialContextRefinement as Layer
-            case "attention":
-                from spatial_retrieval.layers.attention import SecondOrderAttention as Layer
-            case "convolutions":
-                from spatial_retrieval.layers.controls import ConvolutionControl as Layer
-            case _:
-                raise ValueError(
-                    "expected a context layer smoothing, refinement, attention or convolutions, "
-                    f"got {kind!r}"
-                )
-        return Layer(channels, **arguments)
-    except TypeError as error:
-        raise ValueError(f"context layer {kind!r}: {error}") from error
-
-
 def _scaled(images: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return images
@@ -370,16 +214,3 @@ def _scaled(images: Tensor, scale: float) -> Tensor:
     return nn.functional.interpolate(
         images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
     )
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ValueError(
-            f"{name!r} is neither a folder here nor can it be fetched from the Hugging Face Hub "
-            f"({type(error).__name__}); embedded models: {', '.join(embedded_models())}"
-        ) from error
