@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "spatial_retrieval"
 # inside its own sub-package.
 TIERS = [
     {"layers", "ranking", "images", "losses", "files"},
-    {"backbone", "data", "index", "rerank", "localize"},
-    {"model"},
+    {"backbone", "data", "index", "rerank"},
+    {"model", "localize"},
     {"extract", "plots"},
     {"folder_index", "search", "evaluate"},
     {"train"},
