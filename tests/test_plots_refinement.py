@@ -6,7 +6,6 @@ from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.plots.refinement import (
     block_changes_figure,
     graph_figure,
-    interval_bars,
     messages_figure,
     relation_names,
     relations_figure,
@@ -90,12 +89,6 @@ def test_changes_are_drawn_for_each_block(x):
     assert np.isnan(shown).sum() == 48 - 20
 
 
-def test_bars_carry_their_intervals():
-    bar = interval_bars({"a": (50, 40, 70), "b": (60, 55, 65)}, axis="%", reference=50).data[0]
-    assert list(bar.error_x.array) == [20, 5]
-    assert list(bar.error_x.arrayminus) == [10, 5]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -104,7 +97,6 @@ def test_bars_carry_their_intervals():
         (lambda x: messages_figure(RGB, layer(), x, node=20), "node below 20"),
         (lambda x: messages_figure(RGB, layer(), x, node=0, block=2), "block below 2"),
         (lambda x: block_changes_figure(RGB, layer(blocks=0), x), "at least one block"),
-        (lambda x: interval_bars({"a": (1, 2)}, axis=""), "low, high"),
     ],
 )
 def test_says_what_is_wrong(x, call, message):

@@ -1,6 +1,5 @@
 """Figures of spatial context-aware refinement: the graph, the messages, what each block changed."""
 
-from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +13,6 @@ from spatial_retrieval.plots.style import COLORS, base_layout, hide_axes, image_
 __all__ = [
     "block_changes_figure",
     "graph_figure",
-    "interval_bars",
     "messages_figure",
     "relation_names",
     "relations_figure",
@@ -190,40 +188,6 @@ def block_changes_figure(
             col=col,
         )
     return fig
-
-
-def interval_bars(
-    rows: Mapping[str, Sequence[float]],
-    *,
-    axis: str,
-    reference: float | None = None,
-    height: int = 320,
-) -> go.Figure:
-    """Bars with intervals.
-
-    Args:
-        rows: name → (value, low, high), in percent, or any unit that ``axis`` names.
-        axis: title of the values' axis.
-        reference: a dashed line, such as what chance gives.
-        height: of the figure, pixels.
-    """
-    values = np.array([list(row) for row in rows.values()], dtype=float)
-    if values.ndim != 2 or values.shape[1] != 3:
-        raise ValueError(f"expected (value, low, high) in each row, got shape {values.shape}")
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": (values[:, 2] - values[:, 0]).tolist(),
-        "arrayminus": (values[:, 0] - values[:, 1]).tolist(),
-    }
-    bar = go.Bar(y=list(rows), x=values[:, 0], orientation="h", error_x=error)
-    bar.update(marker_color=[COLORS[k % len(COLORS)] for k in range(len(values))])
-    bar.update(text=[f"{v:.1f}" for v in values[:, 0]], insidetextanchor="start")
-    fig = base_layout(go.Figure(bar), height=height)
-    fig.update_yaxes(autorange="reversed").update_xaxes(title=axis)
-    if reference is not None:
-        fig.add_vline(x=reference, line_dash="dash", line_color="grey")
-    return fig.update_layout(margin_l=190)
 
 
 @torch.no_grad()
