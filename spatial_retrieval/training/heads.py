@@ -11,7 +11,7 @@ from spatial_retrieval.layers.whitening import Whitening
 from spatial_retrieval.model import RetrievalModel
 from spatial_retrieval.training.sets import LabelledSet
 
-__all__ = ["HeadsOnMaps", "TurnedWhitening"]
+__all__ = ["HeadsOnMaps", "TurnedWhitening", "save_model"]
 
 
 class TurnedWhitening(nn.Module):
@@ -101,3 +101,12 @@ class HeadsOnMaps(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the whole model without its backbone, as ``load_model`` reads it."""
         self.finish().save_pretrained(folder)
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Save a model as ``load_model`` reads it; its backbone too, when that was trained."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is not None and any(p.requires_grad for p in backbone.parameters()):
+        model.save_pretrained(folder, include_backbone=True)
+    else:
+        model.save_pretrained(folder)

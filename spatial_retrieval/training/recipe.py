@@ -47,6 +47,7 @@ class DataConfig:
         instance_groups: of them in a batch, beside the config's ``groups`` of twins.
         validation_landmarks: rendered Twin Façades (val), six views each.
         validation_folders: name → folder of folders, scored by leave-one-out mAP.
+            Folders may begin with an environment variable, as in "$PHOTOS/train".
         size: side of rendered and augmented pictures, pixels.
     """
 
@@ -129,8 +130,9 @@ class Recipe:
         return result
 
     def _photographs(self) -> TrainingData:
-        photos = photo_folder(self.data.folder, augment=strong_augmentation(self.data.size))
-        held_out = {n: photo_folder(f) for n, f in self.data.validation_folders.items()}
+        change = strong_augmentation(self.data.size)
+        photos = photo_folder(_folder(self.data.folder), augment=change)
+        held_out = {n: photo_folder(_folder(f)) for n, f in self.data.validation_folders.items()}
         return TrainingData(photos, held_out)
 
     def _maps(self, progress: bool) -> TrainingData:
@@ -141,14 +143,14 @@ class Recipe:
         twins = ConcatSet([twins, Mirrored(twins)]) if given.mirrored else twins
         parts, samplers = [twins], [_batches(twins, numbers.groups, numbers)]
         if given.photographs:
-            folder = Path(given.photographs)
+            folder = _folder(given.photographs)
             parts.append(instance_maps(folder, given.instances, given.instance_views, **where))
             samplers.append(_batches(parts[1], given.instance_groups, numbers))
         held_out: dict[str, LabelledSet] = {}
         if given.validation_landmarks:
             held_out["twins"] = twin_maps("val", given.validation_landmarks, 6, **where)
         for name, folder in given.validation_folders.items():
-            held_out[name] = folder_maps(Path(folder), layer=layer)
+            held_out[name] = folder_maps(_folder(folder), layer=layer)
         whole = ConcatSet(parts)
         changed = Augmented(whole, HideCells(given.hide)) if given.hide else whole
         return TrainingData(changed, held_out, MixedBatches(samplers, whole.starts))
@@ -176,6 +178,11 @@ def photo_folder(
     sites = sorted(set(parents))
     labels = np.array([sites.index(parent) for parent in parents])
     return PhotoSet([folder / name for name in files], labels, size, augment, names=files)
+
+
+def _folder(text: str) -> Path:
+    """A folder as a recipe names it; $NAME is taken from the environment, ~ is the home."""
+    return Path(os.path.expandvars(text)).expanduser()
 
 
 def _batches(data: LabelledSet, groups: int, numbers: TrainConfig) -> Batches:

@@ -22,6 +22,7 @@ from spatial_retrieval.training.checkpoint import (
     shapes_of,
 )
 from spatial_retrieval.training.gather import gather_rows
+from spatial_retrieval.training.heads import save_model
 from spatial_retrieval.training.loading import Batch, TrainingError, load_batches
 from spatial_retrieval.training.samplers import Batches, item_seed, mine_groups
 from spatial_retrieval.training.sets import TrainingData
@@ -254,7 +255,7 @@ class Run:
         if hasattr(self.model, "save_pretrained"):
             path = self.folder / "model"
             if self.is_main:
-                self.model.save_pretrained(path)
+                save_model(self.model, path)
         if self.is_main:
             write_json(self.folder / "history.json", self.history)
             write_json(self.folder / "train.json", asdict(self.config))
