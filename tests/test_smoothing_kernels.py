@@ -60,6 +60,15 @@ def test_half_precision_stays_close(dtype):
     assert all(t.grad.dtype == dtype and torch.isfinite(t.grad).all() for t in inputs)
 
 
+def test_autocast_does_not_lower_the_precision_of_what_is_given():
+    given = [t.float().requires_grad_() for t in random_inputs(1, 9, 6)]
+    expected = smooth(*given, kernel_size=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = smooth(*given, kernel_size=3)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, expected)
+
+
 class _Largest(TorchDispatchMode):
     """The most numbers that any tensor holds that is made inside: its storage, not its shape."""
 
