@@ -15,7 +15,7 @@ from training_toys import ChannelScales, Cluttered, TinyHead, toy_maps
 
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.training.augment import Augmented, HideCells, Mirrored
-from spatial_retrieval.training.objectives import Objective, ObjectiveConfig
+from spatial_retrieval.training.objectives import Objective, ObjectiveConfig, kept_similarities
 from spatial_retrieval.training.sets import (
     ConcatSet,
     PhotoSet,
@@ -289,6 +289,32 @@ def test_the_objective_is_the_weighted_sum():
     parts = objective.parts(rows, labels)
     expected = 0.5 * parts["cosface"] + 2 * parts["supcon"]
     assert objective(rows, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_kept_similarities_by_hand():
+    rows = nn.functional.normalize(torch.randn(5, 4), dim=1)
+    teacher = nn.functional.normalize(torch.randn(5, 3), dim=1)
+    teacher[4] = torch.nan
+    labels = torch.tensor([0, 0, 1, 2, 3])
+    pairs = [(i, j) for i in range(4) for j in range(4) if labels[i] != labels[j]]
+    expected = np.mean([float(rows[i] @ rows[j] - teacher[i] @ teacher[j]) ** 2 for i, j in pairs])
+    assert kept_similarities(rows, labels, teacher).item() == pytest.approx(expected, rel=1e-5)
+    assert kept_similarities(rows, labels, torch.full((5, 3), torch.nan)) == 0
+    assert kept_similarities(teacher[:4], labels[:4], teacher[:4]) == 0
+
+
+def test_a_teacher_s_geometry_is_learned(config):
+    maps = toy_maps(twins=False)
+    torch.manual_seed(0)
+    teacher = nn.functional.normalize(torch.randn(8, 5), dim=1)[torch.from_numpy(maps.labels)]
+    weights = ObjectiveConfig(cosface=0, supcon=0, keep=10)
+    model = TinyHead()
+    result = train(
+        model, TrainingData(maps, teacher=teacher), replace(config, steps=30, objective=weights)
+    )
+    assert result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
+    with pytest.raises(ValueError, match="a teacher's row for each of 32 items, got 3"):
+        TrainingData(maps, teacher=teacher[:3])
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():

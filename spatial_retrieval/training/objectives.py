@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Objective", "ObjectiveConfig"]
+__all__ = ["Objective", "ObjectiveConfig", "kept_similarities"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class ObjectiveConfig:
         scale: of CosFace and ArcFace.
         temperature: of the supervised contrastive loss.
         triplet_margin: in Euclidean distance of unit rows, semi-hard triplets.
+        keep: weight of :func:`kept_similarities`, for items that a teacher describes.
     """
 
     cosface: float = 1.0
@@ -32,13 +33,14 @@ class ObjectiveConfig:
     triplet: float = 0.0
     multi_similarity: float = 0.0
     sos: float = 0.0
+    keep: float = 0.0
     margin: float = 0.15
     scale: float = 24.0
     temperature: float = 0.07
     triplet_margin: float = 0.2
 
     def __post_init__(self) -> None:
-        weights = [getattr(self, name) for name in _LOSSES]
+        weights = [*(getattr(self, name) for name in _LOSSES), self.keep]
         if min(weights) < 0 or not sum(weights) > 0:
             raise ValueError(f"expected loss weights ≥ 0, at least one above, got {weights}")
         if not (self.scale > 0 and self.temperature > 0):
@@ -48,6 +50,26 @@ class ObjectiveConfig:
 
 
 _LOSSES = ("cosface", "arcface", "supcon", "contrastive", "triplet", "multi_similarity", "sos")
+
+
+def kept_similarities(descriptors: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference between own and a teacher's similarities of unlike items.
+
+    Relational distillation (Park et al. 2019): where the teacher is better, its geometry is kept.
+
+    Args:
+        descriptors: (B, D) unit rows.
+        labels: (B,); pairs of one label are left to the other losses.
+        teacher: (B, D') unit rows, NaN where it has no say.
+
+    Returns:
+        A scalar, 0 where there is no such pair.
+    """
+    known = ~teacher.isnan().any(dim=1)  # (B,)
+    own, labels, teacher = descriptors[known], labels[known], teacher[known]
+    unlike = labels[:, None] != labels
+    difference = (own @ own.T - teacher @ teacher.T).square() * unlike
+    return difference.sum() / unlike.sum().clamp(min=1)
 
 
 class Objective(nn.Module):
@@ -65,15 +87,19 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {n: getattr(config, n) for n in _LOSSES if getattr(config, n) > 0}
+        self.keep = config.keep
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.losses, self.miners = _build(config, labels, dimensions)
 
-    def forward(self, descriptors: Tensor, labels: Tensor) -> Tensor:
-        """(B, D) unit rows and (B,) labels → the loss, a scalar."""
-        return sum(
+    def forward(self, descriptors: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """(B, D) unit rows, (B,) labels and maybe (B, D') rows of a teacher → the loss."""
+        total = sum(
             weight * self._one(name, descriptors, labels) for name, weight in self.weights.items()
         )
+        if self.keep and teacher is not None:
+            total = total + self.keep * kept_similarities(descriptors, labels, teacher)
+        return total
 
     def parts(self, descriptors: Tensor, labels: Tensor) -> dict[str, float]:
         """Each loss by its name, without its weight."""

@@ -118,7 +118,10 @@ class Run:
         """
         rows = gather_rows(descriptors)
         labels = gather_rows(batch.labels.to(self.device))
-        value = self.objective(rows, labels)
+        teacher = self.data.teacher
+        if teacher is not None:
+            teacher = teacher[gather_rows(batch.indices.to(self.device)).cpu()].to(self.device)
+        value = self.objective(rows, labels, teacher)
         if not torch.isfinite(value.detach()):
             raise self._diverged("loss", value, batch)
         return value

@@ -159,11 +159,21 @@ class TrainingData:
         validation: name → set whose labels are not in ``train``.
         batches: how batches are drawn; None: :class:`~spatial_retrieval.training.samplers.Batches`
             over the whole set, by the config's ``groups`` and ``views``.
+        teacher: (N, D') float32 unit rows of another model for the items of ``train``, NaN for
+            items it has no say about; used by ``ObjectiveConfig.keep``.
     """
 
     train: LabelledSet
     validation: Mapping[str, LabelledSet] = field(default_factory=dict)
     batches: object | None = None
+    teacher: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and len(self.teacher) != len(self.train):
+            raise ValueError(
+                f"expected a teacher's row for each of {len(self.train)} items, got "
+                f"{len(self.teacher)}"
+            )
 
 
 def check_labels(
