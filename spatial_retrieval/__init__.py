@@ -23,9 +23,11 @@ _HOMES: dict[str, str] = {
     "feature_maps": "extract",
     "index_folder": "folder_index",
     "list_images": "data.folder",
+    "load_ground_truth": "data.revisited",
     "load_image": "images",
     "load_model": "model",
     "open_index": "search",
+    "revisited_scores": "evaluate.revisited",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -16,13 +16,20 @@ On disk, as the official code lays it out::
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spatial_retrieval.data.fields import (
+    dictionary,
+    frozen,
+    image_ids,
+    image_names,
+    query_box,
+    sequence,
+)
 from spatial_retrieval.data.safe_pickle import load_plain_pickle
 
 __all__ = [
@@ -73,12 +80,14 @@ class RevisitedGroundTruth:
                 raise ValueError(
                     f"expected {what} for {count} queries, got {len(getattr(self, what))}"
                 )
-        object.__setattr__(self, "names", _names(self.names, "imlist"))
-        object.__setattr__(self, "query_names", _names(self.query_names, "qimlist"))
-        boxes = [_box(box, query) for query, box in enumerate(self.boxes)]
-        object.__setattr__(self, "boxes", _frozen(np.reshape(boxes, (count, 4))))
+        object.__setattr__(self, "names", image_names(self.names, "imlist"))
+        object.__setattr__(self, "query_names", image_names(self.query_names, "qimlist"))
+        boxes = [query_box(box, query) for query, box in enumerate(self.boxes)]
+        object.__setattr__(self, "boxes", frozen(np.reshape(boxes, (count, 4))))
         for what in _LISTS:
-            ids = (_ids(v, what, q, len(self.names)) for q, v in enumerate(getattr(self, what)))
+            ids = (
+                image_ids(v, what, q, len(self.names)) for q, v in enumerate(getattr(self, what))
+            )
             object.__setattr__(self, what, tuple(ids))
         for query in range(count):
             lists = np.concatenate([getattr(self, what)[query] for what in _LISTS])
@@ -113,6 +122,15 @@ def load_ground_truth(path: str | os.PathLike[str]) -> RevisitedGroundTruth:
         ValueError: if the pickle asks for code, or the file is damaged, of another type, lacks a
             key, or holds ids, names or boxes that cannot be.
         OSError: if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> query = {"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": [1]}
+        >>> value = {"imlist": ["a", "b"], "qimlist": ["q"], "gnd": [query]}
+        >>> file = Path(tempfile.mkdtemp()) / "gnd.json"
+        >>> _ = file.write_text(json.dumps(value))
+        >>> load_ground_truth(file).easy
+        (array([0]),)
     """
     path = Path(path)
     value = _json(path) if path.suffix.lower() == ".json" else load_plain_pickle(path)
@@ -156,7 +174,7 @@ def load_distractors(root: str | os.PathLike[str]) -> tuple[Path, ...]:
         listing = folder / "revisitop1m.txt"
         if listing.is_file():
             lines = listing.read_text(encoding="utf-8").split()
-            names = _names(lines, str(listing))
+            names = image_names(lines, str(listing))
             return tuple(folder / "jpg" / name for name in names)
     raise DatasetMissingError(
         f"revisitop1m.txt is not below {root}; {_advice('revisitop1m', root)}"
@@ -188,77 +206,12 @@ def _json(path: Path) -> Any:
 
 
 def _parse(value: object) -> RevisitedGroundTruth:
-    top = _keys(value, ("imlist", "qimlist", "gnd"), "the file")
-    queries = _sequence(top["gnd"], "gnd")
-    parsed = [_keys(q, ("bbx", *_LISTS), f"gnd[{i}]") for i, q in enumerate(queries)]
+    top = dictionary(value, ("imlist", "qimlist", "gnd"), "the file")
+    queries = sequence(top["gnd"], "gnd")
+    parsed = [dictionary(q, ("bbx", *_LISTS), f"gnd[{i}]") for i, q in enumerate(queries)]
     return RevisitedGroundTruth(
-        names=tuple(_sequence(top["imlist"], "imlist")),
-        query_names=tuple(_sequence(top["qimlist"], "qimlist")),
+        names=tuple(sequence(top["imlist"], "imlist")),
+        query_names=tuple(sequence(top["qimlist"], "qimlist")),
         boxes=[q["bbx"] for q in parsed],  # type: ignore[arg-type]
         **{what: tuple(q[what] for q in parsed) for what in _LISTS},
     )
-
-
-def _keys(value: object, keys: Sequence[str], where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"expected {where} to be a dictionary, got {type(value).__name__}")
-    missing = [key for key in keys if key not in value]
-    if missing:
-        raise ValueError(f"expected keys {', '.join(keys)} in {where}, {missing[0]} is missing")
-    return value
-
-
-def _sequence(value: object, where: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple | np.ndarray):
-        raise ValueError(f"expected {where} to be a list, got {type(value).__name__}")
-    return value
-
-
-def _names(values: Sequence[object], where: str) -> tuple[str, ...]:
-    """Names become paths below the image folder, so none may lead out of it."""
-    seen: set[str] = set()
-    for i, name in enumerate(values):
-        if not isinstance(name, str):
-            raise ValueError(f"expected text in {where}[{i}], got {type(name).__name__}")
-        bad = not name or "\\" in name or "\0" in name or name.startswith("/") or ":" in name
-        if bad or ".." in name.split("/"):
-            raise ValueError(f"{where}[{i}] is no name of an image in the folder: {name[:80]!r}")
-        if name in seen:
-            raise ValueError(f"expected each name once in {where}, got {name[:80]!r} twice")
-        seen.add(name)
-    return tuple(values)  # type: ignore[arg-type]
-
-
-def _box(value: object, query: int) -> np.ndarray:
-    items = list(_sequence(value, f"bbx of query {query}"))
-    if len(items) != 4 or not all(_number(v) for v in items):
-        raise ValueError(f"expected bbx of query {query} to be 4 numbers")
-    box = np.array([float(v) for v in items])
-    if not np.isfinite(box).all() or not (box[:2] < box[2:]).all():
-        raise ValueError(f"expected bbx of query {query} as x0 < x1, y0 < y1, got {box.tolist()}")
-    return box
-
-
-def _number(value: object) -> bool:
-    if isinstance(value, bool | np.bool_):
-        return False
-    if isinstance(value, int):
-        return abs(value) < 2**53
-    return isinstance(value, float | np.integer | np.floating)
-
-
-def _ids(value: object, what: str, query: int, count: int) -> np.ndarray:
-    items = list(_sequence(value, f"{what} of query {query}"))
-    for item in items:
-        whole = isinstance(item, int | np.integer) and not isinstance(item, bool)
-        if not whole or not 0 <= item < count:
-            got = item if whole and abs(item) < 2**63 else type(item).__name__
-            raise ValueError(
-                f"expected {what} of query {query} to be ids from 0 to {count - 1}, got {got}"
-            )
-    return _frozen(np.sort(np.array(items, dtype=np.int64)))
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array

@@ -90,6 +90,12 @@ def revisited_scores(
     Raises:
         ValueError: if ``ids`` are not Q lists of whole numbers ≥ 0, a positive is ranked twice, or
             a name is unknown.
+
+    Example:
+        >>> box = [[0, 0, 9, 9]]
+        >>> truth = RevisitedGroundTruth(("a", "b", "c"), ("q",), box, ([2],), ([],), ([0],))
+        >>> revisited_scores([[0, 2, 1]], truth, "E").map
+        1.0
     """
     rows = _rows(ids, len(ground_truth))
     if ignored not in ("removed", "wrong"):
