@@ -19,19 +19,24 @@ from spatial_retrieval.evaluate.twins import TwinScores, evaluate_twins, score_t
 if TYPE_CHECKING:
     from spatial_retrieval.backbone import Backbone
 
-__all__ = ["aligned_similarity", "baseline_scores", "color_histograms", "thumbnails"]
+__all__ = [
+    "aligned_features",
+    "aligned_similarity",
+    "baseline_scores",
+    "color_histograms",
+    "thumbnails",
+]
 
 
 def baseline_scores(
     data: TwinFacades, *, backbone: "Backbone | None" = None, progress: bool = False
 ) -> dict[str, TwinScores]:
     """Scores of the histogram, the thumbnail and the oracle, by name."""
+    aligned = aligned_features(data, backbone=backbone, progress=progress)
     return {
         "colour histogram": evaluate_twins(color_histograms(data), data),
         "16×16 thumbnail": evaluate_twins(thumbnails(data), data),
-        "oracle, aligned": score_twins(
-            aligned_similarity(data, backbone=backbone, progress=progress), data
-        ),
+        "oracle, aligned": score_twins(aligned_similarity(*aligned), data),
     }
 
 
@@ -55,19 +60,31 @@ def thumbnails(data: TwinFacades, side: int = 16) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def aligned_similarity(
+def aligned_similarity(features: Tensor, visible: Tensor) -> np.ndarray:
+    """(N, N) mean cosine of features at equal places of the façades, where both are visible.
+
+    Arguments are what `aligned_features` returns, (N, G, C) and (N, G).
+    """
+    weighted = (visible[..., None] * features).flatten(1)
+    return ((weighted @ weighted.T) / (visible @ visible.T).clamp(min=1e-6)).numpy()
+
+
+def aligned_features(
     data: TwinFacades,
     *,
     grid: int = 8,
     layer: str = "stage4",
     backbone: "Backbone | None" = None,
     progress: bool = False,
-) -> np.ndarray:
-    """(N, N) mean cosine of features at equal places of the façades, where both are visible.
+) -> tuple[Tensor, Tensor]:
+    """Features at the same G = grid² places of each façade, perspective undone.
 
-    Features are those of a stride-16 map at the cell centres of a `grid` × `grid` lattice on the
-    frontal façade, found in each photograph through its homography; their mean over all
-    photographs and places is taken off first.
+    Places are the cell centres of a lattice on the frontal façade, found in each photograph through
+    its homography; features are those of a stride-16 map, less their mean over all photographs and
+    places.
+
+    Returns:
+        (N, G, C) unit rows, row by row from the top left; and (N, G), 1 where a place is visible.
     """
     from tqdm.auto import trange
 
@@ -84,11 +101,8 @@ def aligned_similarity(
         mask = torch.from_numpy(data.mask(i)).float()[None, None]
         features.append(_sample(x, points)[0].T)  # (G, C)
         visible.append(_sample(mask, points)[0, 0])  # (G,)
-    centred = torch.stack(features)
-    f = F.normalize(centred - centred.mean(dim=(0, 1)), dim=2)  # (N, G, C)
-    v = torch.stack(visible)  # (N, G)
-    weighted = (v[..., None] * f).flatten(1)
-    return ((weighted @ weighted.T) / (v @ v.T).clamp(min=1e-6)).numpy()
+    f = torch.stack(features)  # (N, G, C)
+    return F.normalize(f - f.mean(dim=(0, 1)), dim=2), torch.stack(visible)
 
 
 def _lattice(data: TwinFacades, i: int, grid: int) -> Tensor:

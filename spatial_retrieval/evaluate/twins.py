@@ -66,10 +66,14 @@ class TwinScores:
             chosen &= self.data.difficulty[positive] == level
         return bootstrap_interval(self.correct[chosen], self._pairs(query[chosen]))
 
+    def by_kind(self) -> dict[str, Interval]:
+        """Twin accuracy of all triplets, and by kind of re-arrangement."""
+        kinds = [str(k) for k in dict.fromkeys(self.data.kind)]
+        return {"all": self.accuracy(), **{k: self.accuracy(kind=k) for k in kinds}}
+
     def lines(self, name: str = "this model") -> list[str]:
         """A report to print: one row for this method, one for each baseline."""
         landmarks = len(self.data.twin_of)
-        kinds = [str(k) for k in dict.fromkeys(self.data.kind)]
         rows = {name: self, **self.baselines}
         width = max(len(n) for n in rows) + 2
         columns = ("all", *LEVELS)
@@ -85,8 +89,8 @@ class TwinScores:
             *(_row(n, [s.accuracy(level=c if c in LEVELS else None) for c in columns], width)
               for n, s in rows.items()),
             "",
-            _row("… re-arranged", kinds, width),
-            *(_row(n, [s.accuracy(kind=k) for k in kinds], width) for n, s in rows.items()),
+            _row("… by kind", list(self.by_kind()), width),
+            *(_row(n, list(s.by_kind().values()), width) for n, s in rows.items()),
         ]  # fmt: skip
 
     def _pairs(self, photographs: np.ndarray) -> np.ndarray:
