@@ -113,9 +113,9 @@ class Backbone(nn.Module):
 def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     """Stack maps of one image batch along their channels, on the coarsest of their grids.
 
-    A finer map is folded: each r×r block of its cells becomes r² times the channels of one cell, so
-    nothing is averaged away. Each map is divided by its root mean square over an image, so that
-    each counts the same. A single map is returned as it is.
+    Maps of one grid are put behind one another as they are. A finer map is folded: each r×r block
+    of its cells becomes r² times the channels of one cell, so nothing is averaged away; then each
+    map is divided by its root mean square over an image, so that none drowns the others.
 
     Args:
         maps: (B, Cᵢ, Hᵢ, Wᵢ), grids at strides that divide each other (the last cells of an odd
@@ -127,6 +127,8 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     if len(maps) == 1:
         return maps[0]
     h, w = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
+    if all(x.shape[-2:] == (h, w) for x in maps):
+        return torch.cat(list(maps), dim=1)
     return torch.cat([_unit_rms(_folded(x, h, w)) for x in maps], dim=1)
 
 

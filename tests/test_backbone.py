@@ -45,7 +45,14 @@ def test_one_pass_gives_the_same_maps_as_one_layer_at_a_time(lite0):
         torch.testing.assert_close(together[0], lite0.maps(images, ("stage3",))[0])
 
 
-def test_stacked_layers_lie_on_the_coarsest_grid_and_count_the_same(lite0):
+def test_maps_of_one_grid_are_stacked_as_they_are(lite0):
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        both, stage5, head = lite0.maps(images, ("stage5+head", "stage5", "head"))
+    torch.testing.assert_close(both, torch.cat([stage5, head], dim=1), rtol=0, atol=0)
+
+
+def test_folded_layers_lie_on_the_coarsest_grid_and_count_the_same(lite0):
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     stacked = build_backbone(layer="stage5+stage4")
     assert (stacked.channels, stacked.stride) == (320 + 4 * 112, 32)
