@@ -75,9 +75,7 @@ def find_in_photographs(
         ValueError: if there are not as many maps as photographs, or as :func:`find`.
     """
     if len(maps) != len(photographs):
-        raise ValueError(
-            f"expected a map for each of {len(photographs)} photographs, got {len(maps)}"
-        )
+        raise ValueError(f"expected {len(photographs)} maps, one a photograph, got {len(maps)}")
     found = (find(query, x, threshold=threshold, limit=limit) for x in maps)
     return [on_photograph(f, p) for f, p in zip(found, photographs, strict=True)]
 

@@ -215,7 +215,7 @@ def _chosen(x: Tensor, cells: Tensor, auto: Auto) -> tuple[Tensor, Tensor]:
     strength = x.flatten(1).norm(dim=0)
     if not cells.any():
         return strength, torch.zeros_like(strength, dtype=torch.bool)
-    strong = strength >= strength.median()
+    strong = strength >= strength.mean()
     prototypes = _kmeans(cells[strong], 4)
     weak = normalize(cells[~strong].mean(dim=0), dim=0) if not strong.all() else 0 * cells[0]
     seed = (cells @ prototypes.T).amax(dim=1) - cells @ weak

@@ -30,8 +30,8 @@ from spatial_retrieval.localize.regions import Region, box_of, components
 __all__ = ["THRESHOLD", "Localization", "find", "localize"]
 
 # Lowest score of a region. Calibrated on the validation split of Twin Façades:
-# python benchmarks/localization_quality.py --calibrate
-THRESHOLD = 0.28
+# python benchmarks/localization_quality.py --calibrate --landmarks 20
+THRESHOLD = 0.3
 _PRIOR = 0.25  # λ
 _ENOUGH = 24  # matched cells; a smaller object is looked for together with its surroundings
 

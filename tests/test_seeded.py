@@ -1,0 +1,299 @@
+from math import comb, log10, pi
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import avg_pool2d
+
+from spatial_retrieval.localize import (
+    find,
+    find_in_photographs,
+    localize,
+    on_photograph,
+    prepare_photograph,
+    prepare_query,
+)
+from spatial_retrieval.localize.agreement import agree, false_alarms, tolerance, warp
+from spatial_retrieval.localize.baselines import (
+    center_box,
+    flat_threshold,
+    lost_region,
+    responses,
+    sift_box,
+    whole_image,
+)
+from spatial_retrieval.localize.query import Whitener
+
+BOX = (2, 3, 11, 11)
+
+
+def texture(seed, size=(14, 20), channels=24):
+    """A map whose neighbouring cells resemble each other, as in a photograph."""
+    noise = torch.randn(
+        channels, size[0] + 2, size[1] + 2, generator=torch.Generator().manual_seed(seed)
+    )
+    return avg_pool2d(noise[None], 3, stride=1)[0]
+
+
+def planted(*corners, seed=9, size=(14, 20)):
+    """Another texture with the query's box copied to each corner (x, y)."""
+    x0, y0, x1, y1 = BOX
+    x = texture(seed, size)
+    for u, v in corners:
+        x[:, v : v + y1 - y0, u : u + x1 - x0] = texture(0)[:, y0:y1, x0:x1]
+    return x
+
+
+def iou(mask, box):
+    truth = torch.zeros_like(mask)
+    truth[box[1] : box[3], box[0] : box[2]] = True
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+@pytest.mark.parametrize("box", [BOX, (0, 0, 20, 14), (5, 0, 14, 14), (3, 3, 9, 8)])
+def test_the_same_image_answers_the_box_itself(box):
+    found = localize(texture(0), texture(0), box=box, limit=1)
+    assert found.box == box and found.score > 0.99
+    assert iou(found.mask, box) == 1
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (9, 5), (11, 6)])
+def test_finds_what_has_moved(corner):
+    found = localize(texture(0), planted(corner), box=BOX)
+    truth = (corner[0], corner[1], corner[0] + 9, corner[1] + 8)
+    assert len(found) == 1 and iou(found.mask, truth) > 0.7
+    x, y = found.point
+    assert truth[0] <= x < truth[2] and truth[1] <= y < truth[3]
+
+
+def test_finds_several_instances_best_first():
+    found = localize(texture(0), planted((0, 0), (22, 8), size=(18, 32)), box=BOX)
+    assert len(found) == 2
+    corners = sorted(region.box[:2] for region in found)
+    assert np.abs(np.array(corners) - [(0, 0), (22, 8)]).max() <= 1
+    assert found.regions[0].score >= found.regions[1].score
+    assert int(found.mask.sum()) == sum(int(region.mask.sum()) for region in found)
+    assert len(localize(texture(0), planted((0, 0), (11, 6)), box=BOX, limit=1)) == 1
+
+
+@pytest.mark.parametrize("seed", range(3, 9))
+def test_an_image_without_the_object_answers_nothing(seed):
+    found = localize(texture(0), texture(seed), box=BOX)
+    assert len(found) == 0 and found.box is None and not found.mask.any()
+
+
+def test_the_threshold_decides_and_the_score_stays():
+    sure = localize(texture(0), planted((9, 5)), box=BOX)
+    refused = localize(texture(0), planted((9, 5)), box=BOX, threshold=1.01)
+    assert len(sure) == 1 and len(refused) == 0
+    assert refused.score == sure.score
+
+
+def test_a_constant_map_answers_no_region():
+    flat = torch.ones(24, 14, 20)
+    assert len(localize(flat, flat, box=BOX)) == 0
+    assert len(localize(flat, flat)) == 0
+    assert len(localize(texture(0), flat, box=BOX)) == 0
+
+
+def test_points_grow_over_what_is_alike_and_stop_at_negatives():
+    x = 0.1 * texture(0)
+    x[0, :, :7] += 2
+    x[1, :, 7:13] += 2
+    x[2, :, 13:] += 2
+    left = prepare_query(x, seeds=[(3.5, 5.5)]).positive
+    assert left[:, :7].all() and not left[:, 7:].any()
+    both = prepare_query(x, seeds=[(3.5, 5.5), (8.5, 2.5)]).positive
+    assert both[:, :13].all() and not both[:, 13:].any()
+    boxed = prepare_query(x, seeds=[(3.5, 5.5)], box=(2, 0, 20, 14)).positive
+    assert boxed[:, 2:7].all() and not boxed[:, :2].any()
+    less = prepare_query(x, box=(2, 0, 20, 14), negatives=[(16.5, 5.5)])
+    assert not less.positive[:, 13:].any() and less.positive[:, 2:13].all()
+    assert less.negative[5, 16]
+
+
+def test_a_negative_point_takes_its_likeness_away():
+    x = 0.1 * texture(0)
+    x[0, :, :7] += 2
+    x[0, :, 13:] += 2
+    x[1, :, 13:] += 0.12
+    x[2, :, 7:13] += 2
+    with_right = prepare_query(x, seeds=[(3.5, 5.5)]).positive
+    without = prepare_query(x, seeds=[(3.5, 5.5)], negatives=[(16.5, 5.5)]).positive
+    assert with_right[:, 13:].float().mean() > 2 * without[:, 13:].float().mean()
+    assert not without[5, 16] and without[5, 3]
+
+
+def test_chooses_the_object_by_itself_in_two_ways():
+    x = 0.1 * texture(0).abs()
+    x[3, 4:10, 6:15] += 3
+    truth = torch.zeros(14, 20).bool()
+    truth[4:10, 6:15] = True
+    for auto in ("prototypes", "degree"):
+        positive = prepare_query(x, auto=auto).positive
+        assert (positive & truth).sum() / (positive | truth).sum() > 0.9, auto
+    with pytest.raises(ValueError, match="prototypes or degree"):
+        prepare_query(x, auto="magic")
+
+
+def test_a_small_object_is_found_with_its_surroundings():
+    found = localize(texture(0), texture(0), seeds=[(6.5, 6.5)], limit=1)
+    assert len(found) == 1 and found.mask[6, 6]
+    tiny = prepare_query(texture(0), box=(6.1, 6.1, 6.2, 6.3)).positive
+    assert tiny.sum() == 1 and tiny[6, 6]
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ({"seeds": [(21, 3)]}, "points on the map of 20×14"),
+        ({"seeds": [(-1, 3)]}, "points on the map"),
+        ({"seeds": [(float("nan"), 3)]}, "finite"),
+        ({"seeds": [(1, 2, 3)]}, "a point x, y"),
+        ({"negatives": [(1, 2)]}, "beside the negative"),
+        ({"seeds": [(1, 2)], "negatives": [(3, 15)]}, "points on the map"),
+        ({"box": (3, 3, 3, 9)}, "x0 < x1"),
+        ({"box": (30, 3, 33, 9)}, "on the 20×14 cells"),
+        ({"box": (1, 2, 3)}, "a box x0, y0, x1, y1"),
+        ({"box": (1, 2, float("inf"), 4)}, "finite"),
+    ],
+)
+def test_marks_that_cannot_be_meant(marks, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_query(texture(0), **marks)
+
+
+def test_nothing_left_is_said():
+    x = 0.01 * texture(0)
+    x[0, :, :10] += 2
+    with pytest.raises(ValueError, match="fewer negative points"):
+        prepare_query(x, box=(2, 2, 8, 8), negatives=[(4, 4)])
+
+
+def test_maps_that_cannot_be_used():
+    query = prepare_query(texture(0), box=BOX)
+    with pytest.raises(ValueError, match="query map of at least two cells"):
+        prepare_query(torch.ones(4, 1, 1))
+    with pytest.raises(ValueError, match="gallery map of at least two cells"):
+        find(query, torch.ones(24, 1, 1))
+    with pytest.raises(ValueError, match="24 channels, got 5"):
+        find(query, torch.ones(5, 4, 4))
+    with pytest.raises(ValueError, match="finite gallery map"):
+        find(query, torch.full((24, 4, 4), torch.inf))
+    with pytest.raises(ValueError, match="float query map"):
+        prepare_query(torch.ones(4, 4))
+    with pytest.raises(ValueError, match="limit >= 1"):
+        find(query, texture(0), limit=0)
+
+
+def test_works_in_half_precision_and_leaves_inputs_alone():
+    query, gallery = texture(0).half(), planted((9, 5)).half()
+    before = gallery.clone()
+    found = localize(query, gallery, box=BOX)
+    assert len(found) == 1 and torch.equal(gallery, before)
+    again = find(prepare_query(query, box=BOX), gallery)
+    assert torch.equal(found.heat, again.heat)
+
+
+def test_maps_of_another_size():
+    found = localize(texture(0), planted((1, 1), size=(11, 13)), box=BOX)
+    assert len(found) == 1 and found.heat.shape == (11, 13)
+
+
+def test_whitening_in_its_limits():
+    x = texture(0)
+    full = Whitener.fit(x, power=1.0, ridge=0.0)
+    z = full.matrix @ (x.flatten(1) - full.mean)
+    torch.testing.assert_close(z @ z.T / z.shape[1], torch.eye(24), atol=1e-3, rtol=0)
+    none = Whitener.fit(x, power=0.0)
+    centred = torch.nn.functional.normalize(x.flatten(1) - none.mean, dim=0)
+    cells = none(x)
+    torch.testing.assert_close(cells @ cells.T, centred.T @ centred, atol=1e-5, rtol=0)
+    wide = torch.randn(300, 4, 5)  # more channels than cells
+    assert Whitener.fit(wide).matrix.shape == (20, 300)
+
+
+@pytest.mark.parametrize(("n", "k", "p"), [(100, 20, 0.01), (30, 12, 0.05), (6, 6, 0.02)])
+def test_false_alarms_equal_the_formula(n, k, p):
+    expected = -log10((n - 3) * comb(n, k) * comb(k, 3) * p ** (k - 3))
+    assert false_alarms(n, k, p) == pytest.approx(max(0, expected))
+    assert false_alarms(n, 3, p) == 0
+
+
+def test_tolerance_and_warp():
+    assert tolerance((3, 3)) == 1 and tolerance((30, 30)) == pytest.approx(2.4)
+    assert pi * tolerance((20, 30)) ** 2 < 0.05 * 600
+    cells = torch.rand(4, 6)
+    assert torch.equal(warp(cells, np.float64([[1, 0, 0], [0, 1, 0]]), (4, 6)), cells)
+
+
+def test_no_agreement_without_matches_or_by_mirroring():
+    cells = torch.nn.functional.normalize(texture(0).flatten(1), dim=0)
+    everything = torch.ones(280).bool()
+    mirrored = torch.nn.functional.normalize(texture(0).flip(-1).flatten(1), dim=0)
+    assert agree(cells.T @ cells, everything, (14, 20), (14, 20)).score == 1
+    assert agree(cells.T @ mirrored, everything, (14, 20), (14, 20)) is None
+    three = torch.zeros(280).bool()
+    three[:3] = True
+    assert agree(cells.T @ cells, three, (14, 20), (14, 20)) is None
+
+
+def photograph(box, size=(320, 224)):
+    """Dark, with a bright rectangle."""
+    pixels = np.full((size[1], size[0], 3), 40, dtype=np.uint8)
+    pixels[box[1] : box[3], box[0] : box[2]] = 220
+    return Image.fromarray(pixels)
+
+
+def test_marks_and_masks_in_pixels():
+    box = (32, 48, 176, 176)  # BOX in cells of 16 pixels
+    image = photograph(box)
+    query = prepare_photograph(texture(0), image.size, box=box)
+    assert torch.equal(query.positive, prepare_query(texture(0), box=BOX).positive)
+    (found,) = find_in_photographs(query, [texture(0)], [image], limit=1)
+    assert found.mask.shape == found.heat.shape == (224, 320)
+    assert iou(found.mask, box) > 0.9
+    assert all(abs(a - b) <= 8 for a, b in zip(found.box, box, strict=True))
+    plain = on_photograph(find(query, texture(0), limit=1), image, refine=False)
+    assert iou(plain.mask, box) > 0.85
+    point = prepare_photograph(texture(0), image.size, points=[(100, 100)])
+    assert torch.equal(point.positive, prepare_query(texture(0), seeds=[(6.25, 6.25)]).positive)
+
+
+def test_pixels_that_cannot_be_meant():
+    with pytest.raises(ValueError, match="320×224 photograph"):
+        prepare_photograph(texture(0), (320, 224), points=[(321, 3)])
+    with pytest.raises(ValueError, match="inside the 320×224 image"):
+        prepare_photograph(texture(0), (320, 224), box=(5, 5, 5, 9))
+    with pytest.raises(ValueError, match="expected 1 maps"):
+        find_in_photographs(prepare_query(texture(0), box=BOX), [], [photograph((0, 0, 9, 9))])
+
+
+def test_peers_answer_in_the_same_form():
+    gallery = planted((9, 5)).abs()
+    query = prepare_query(texture(0), box=BOX)
+    assert whole_image((14, 20)).box == (0, 0, 20, 14)
+    assert center_box((14, 20)).mask.float().mean() == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="share"):
+        center_box((14, 20), share=0)
+    for found in (
+        lost_region(gallery),
+        flat_threshold(query, planted((9, 5))),
+        responses(gallery),
+    ):
+        assert len(found) == 1 and found.mask.shape == (14, 20)
+        assert found.heat.flatten()[int(found.heat.argmax())] > 0
+    assert len(lost_region(torch.ones(3, 4, 4))) == 0
+
+
+def test_sift_finds_a_moved_drawing_and_nothing_in_a_blank_one():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    drawing = Image.fromarray(small).resize((240, 160), Image.Resampling.BICUBIC)
+    scene = Image.new("RGB", (400, 300), "gray")
+    scene.paste(drawing, (100, 80))
+    found = sift_box(drawing, (0, 0, 240, 160), scene)
+    assert len(found) == 1
+    assert np.abs(np.array(found.box) - [100, 80, 340, 240]).max() <= 4
+    assert len(sift_box(drawing, (0, 0, 240, 160), Image.new("RGB", (99, 99)))) == 0
