@@ -4,9 +4,8 @@ The numbers say nothing about Oxford. The set exists so that the whole path, fro
 a result card, can be run and its rules shown on a machine without the real photographs.
 
 For each house of Twin Façades: its easy views are easy answers, its other views hard ones, and a
-strip that shows a fifth of it is junk, which is what junk means in Oxford and Paris as well. A
-query is one more easy view beside a photograph of another house; its box is around the house that
-is asked for.
+corner that shows less than a quarter of it is junk, as in Oxford and Paris. A query is one more
+easy view beside a photograph of another house; its box is around the house that is asked for.
 """
 
 import os
@@ -60,8 +59,8 @@ def miniature_roxford(
         for i in answers:
             lists["easy" if houses.difficulty[i] == "E" else "hard"].append(len(names))
             names.append(_save(folder, houses.image(i), f"house_{k:03d}_{len(names):06d}"))
-        strip = _strip(houses, answers[0])
-        names.append(_save(folder, strip, f"house_{k:03d}_{len(names):06d}"))
+        corner = _corner(houses, answers[0])
+        names.append(_save(folder, corner, f"house_{k:03d}_{len(names):06d}"))
         other = asked[(k + 2) % landmarks]  # of another pair of twins
         _save(folder, _beside(houses.image(other), houses.image(asked[k])), f"query_{k:03d}")
         gnd.append({"bbx": _box(houses.mask(asked[k]), shift=size), **lists})
@@ -77,11 +76,11 @@ def _save(folder: Path, image: Image.Image, name: str) -> str:
     return name
 
 
-def _strip(houses: TwinFacades, i: int) -> Image.Image:
-    """The photograph up to where a fifth of the house is seen."""
-    x0, _, x1, _ = _box(houses.mask(i), shift=0)
-    image = houses.image(i)
-    return image.crop((0, 0, max(8, round(x0 + (x1 - x0) / 5)), image.height))
+def _corner(houses: TwinFacades, i: int) -> Image.Image:
+    """The photograph cut down to where less than a quarter of the house is seen."""
+    x0, y0, x1, y1 = _box(houses.mask(i), shift=0)
+    right, bottom = x0 + 0.48 * (x1 - x0), y0 + 0.48 * (y1 - y0)
+    return houses.image(i).crop((round(x0), round(y0), round(right), round(bottom)))
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
