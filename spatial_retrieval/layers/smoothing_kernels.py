@@ -14,9 +14,10 @@ They are each other's derivatives: ∂y/∂x is ``aggregate`` with ``transpose(w
 The map is cut into tiles of 8 × 8 cells. The neighbourhoods of one tile lie in a window of
 (8 + δ(K−1))² cells; its weights form a banded matrix (64 × window), filled through a strided view
 of its diagonals, and one dense product with the window's (window × C) features does the rest. Three
-quarters of that matrix are zeros, yet the product runs at the speed of a matrix product: on the
-CPU it beat a sparse (HW × HW) matrix (1.4 times slower), shift-and-add and bands of whole
-rows (1.7 times), and it works unchanged in batches, in half precision and on a GPU.
+quarters of that matrix are zeros, yet the product runs at the speed of a matrix product. For C =
+2048, 32×32 cells and K = 7 on one thread: 14 ms; a sparse (HW × HW) matrix 15 ms, bands of whole rows 19,
+shift-and-add 30. The sparse matrix, as fast, would need one per image and has no half precision;
+this works unchanged in batches, in half precision and on a GPU.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from torch import Tensor
 
 __all__ = ["aggregate", "correlate", "inside", "squared_distances", "transpose"]
 
-TILE = 8  # cells a side: 4 starts too many products, 16 multiplies too many zeros
+# Cells a side: 4 is as fast but starts 4 times as many products, 16 takes 1.6 times as long.
+TILE = 8
 
 
 def aggregate(x: Tensor, w: Tensor, *, kernel_size: int, dilation: int = 1) -> Tensor:
