@@ -24,9 +24,12 @@ def recipe(tmp_path, monkeypatch):
         "data": {
             "landmarks": 4, "views": 2, "size": 96, "mirrored": True, "hide": 0.2,
             "photographs": "$PHOTOS", "instances": 3, "instance_views": 2, "instance_groups": 2,
+            "teacher": "lite0-gem",
             "validation_landmarks": 2, "validation_folders": {"photos": str(photos)},
         },
-        "train": {"output": str(tmp_path / "run"), "steps": 2, "groups": 2},
+        "train": {
+            "output": str(tmp_path / "run"), "steps": 2, "groups": 2, "objective": {"keep": 5.0},
+        },
     }  # fmt: skip
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(value))
@@ -97,6 +100,7 @@ def test_wrong_calls(tmp_path, monkeypatch, capsys, call, code, message):
         ({"landmarks": 3}, "an even number of landmarks"),
         ({}, "either a folder or a number"),
         ({"landmarks": 2, "instances": 5}, "both photographs and instances"),
+        ({"landmarks": 2, "teacher": "lite0-gem"}, "photographs for the teacher"),
         ({"landmark": 2}, "unknown keys .*landmark"),
     ],
 )

@@ -209,6 +209,11 @@ def test_sets_join_with_their_labels_moved_up():
     joined = ConcatSet([toy_maps(landmarks=4, views=2), toy_maps(landmarks=3, twins=False)])
     assert len(joined) == 20 and joined.labels.max() == 6
     np.testing.assert_array_equal(joined.twin_of, [1, 0, 3, 2, -1, -1, -1])
+    levelled = [
+        TensorSet(torch.rand(2, 3, 3, 3), [0, 1], difficulty=["E", level]) for level in "MH"
+    ]
+    assert ConcatSet(levelled).difficulty.tolist() == ["E", "M", "E", "H"]
+    assert joined.difficulty is None
     assert torch.equal(joined[8, 0], joined.parts[1][0, 0])
     assert torch.equal(joined[7, 0], joined.parts[0][7, 0])
 

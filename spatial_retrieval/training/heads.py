@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.layers.whitening import Whitening
+from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.model import RetrievalModel
 from spatial_retrieval.training.sets import LabelledSet
 
@@ -15,21 +15,28 @@ __all__ = ["HeadsOnMaps", "TurnedWhitening", "save_model"]
 
 
 class TurnedWhitening(nn.Module):
-    """A fixed whitening followed by a trained linear map that starts as the identity.
+    """A fixed linear map, a normalisation, and a trained linear map; they fold into one layer.
 
-    In whitened coordinates every direction learns at the same pace; both fold into one layer.
+    After the fixed map (principal components) and the batch norm every direction has unit spread
+    and learns at the same pace; the trained map starts by giving each its spread back, so that at
+    the start the whole is the fixed map.
 
     Args:
-        whitening: (B, C) → (B, D), kept as it is.
+        fixed: (B, C) → (B, D), kept as it is.
+        mean: (D,) and
+        spread: (D,) of its outputs on the training set.
     """
 
-    def __init__(self, whitening: nn.Linear) -> None:
+    def __init__(self, fixed: nn.Linear, mean: Tensor, spread: Tensor) -> None:
         super().__init__()
-        self.fixed = copy.deepcopy(whitening).requires_grad_(False)
-        self.turn = nn.Linear(whitening.out_features, whitening.out_features)
+        self.fixed = copy.deepcopy(fixed).requires_grad_(False)
+        self.norm = nn.BatchNorm1d(fixed.out_features, affine=False)
+        self.turn = nn.Linear(fixed.out_features, fixed.out_features)
         with torch.no_grad():
-            nn.init.eye_(self.turn.weight)
-            nn.init.zeros_(self.turn.bias)
+            self.norm.running_mean.copy_(mean)
+            self.norm.running_var.copy_(spread.square())
+            self.turn.weight.copy_(torch.diag(spread))
+            self.turn.bias.copy_(mean)
 
     @property
     def out_features(self) -> int:
@@ -38,14 +45,17 @@ class TurnedWhitening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C) → (B, D)."""
-        return self.turn(self.fixed(x))
+        return self.turn(self.norm(self.fixed(x)))
 
     def folded(self) -> nn.Linear:
-        """The same map as one linear layer."""
+        """The same map, with the statistics of the whole training, as one linear layer."""
         layer = nn.Linear(self.fixed.in_features, self.out_features).to(self.turn.weight)
+        scale = (self.norm.running_var + self.norm.eps).rsqrt()  # (D,)
         with torch.no_grad():
-            layer.weight.copy_(self.turn.weight @ self.fixed.weight)
-            layer.bias.copy_(self.turn.weight @ self.fixed.bias + self.turn.bias)
+            turn = self.turn.weight * scale  # (D, D)
+            layer.weight.copy_(turn @ self.fixed.weight)
+            shift = self.fixed.bias - self.norm.running_mean
+            layer.bias.copy_(turn @ shift + self.turn.bias)
         return layer
 
 
@@ -53,16 +63,12 @@ class HeadsOnMaps(nn.Module):
     """The part of a retrieval model behind the backbone: (B, C, H, W) maps → (B, D) unit rows.
 
     It shares the context layers with ``model``; :meth:`finish` gives back the whole model.
-
-    Args:
-        model: with a linear whitening, or none.
     """
 
     def __init__(self, model: RetrievalModel) -> None:
         super().__init__()
         self.context, self.pooling = model.context, model.pooling
-        linear = isinstance(model.whitening, nn.Linear)
-        self.whitening = TurnedWhitening(model.whitening) if linear else model.whitening
+        self.whitening = model.whitening
         self._model = [model]  # in a list: its backbone is no part of this module
 
     @property
@@ -79,17 +85,24 @@ class HeadsOnMaps(nn.Module):
         """(B, C, H, W) → (B, C) unit rows: what the whitening sees."""
         return nn.functional.normalize(self.pooling(self.context(maps)), dim=1)
 
-    def pooled_rows(self, data: LabelledSet, *, most: int, seed: int = 0) -> Tensor:
-        """(M, C) pooled maps of at most ``most`` items drawn at random, for fitting a whitening."""
+    def whiten(
+        self, data: LabelledSet, *, power: float = 0.375, most: int = 1500, seed: int = 0
+    ) -> "HeadsOnMaps":
+        """Start the last layer from the principal components of the pooled maps; returns self.
+
+        Args:
+            data: maps to fit on.
+            power: of the eigenvalues: 0.5 whitens fully, 0 only rotates.
+            most: so many items at most, drawn at random by ``seed``.
+        """
         chosen = np.random.default_rng(seed).permutation(len(data))[:most]
         self.eval()
-        with torch.inference_mode():
-            rows = [self.pooled(data[int(i), 0][None]) for i in chosen]
-        return torch.cat(rows).clone()
-
-    def start_from(self, whitening: Whitening, dim: int) -> "HeadsOnMaps":
-        """Take this whitening, cut to ``dim``, as the fixed part; returns a new module."""
-        return HeadsOnMaps(self._model[0].with_whitening(whitening, dim))
+        with torch.no_grad():
+            rows = torch.cat([self.pooled(data[int(i), 0][None]) for i in chosen])  # (M, C)
+            fixed = pca_whitening(rows, power=power).linear(self.dim)
+            out = fixed(rows)
+            self.whitening = TurnedWhitening(fixed, out.mean(dim=0), out.std(dim=0).clamp(1e-6))
+        return self
 
     def finish(self) -> RetrievalModel:
         """The whole model with what was trained, its whitening folded into one layer."""

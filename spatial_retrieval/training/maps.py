@@ -4,7 +4,7 @@ Caches lie under ``<cache>/maps/<layer>/<name>``; more landmarks, views of more 
 chunks and leave those that are there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from spatial_retrieval.backbone import build_backbone
 from spatial_retrieval.files import cache_dir
+from spatial_retrieval.model import RetrievalModel
 from spatial_retrieval.training.augment import strong_augmentation
 from spatial_retrieval.training.cache import MapSet, cache_maps
 from spatial_retrieval.training.sets import ConcatSet, LabelledSet, TensorSet
 
-__all__ = ["folder_maps", "instance_maps", "twin_maps"]
+__all__ = ["folder_maps", "instance_maps", "instance_rows", "twin_maps"]
 
 _LANDMARKS, _PHOTOGRAPHS = 60, 100  # in a chunk
 
@@ -93,6 +94,33 @@ def instance_maps(
 
     Photographs are taken from each sub-folder in turn, so that large ones don't fill the set.
     """
+    return ConcatSet(
+        [
+            _cached(name, images, layer, size, progress, **what)
+            for name, images, what in _instances(folder, count, views, size)
+        ]
+    )
+
+
+def instance_rows(
+    model: RetrievalModel, folder: Path, count: int, views: int, *, size: int = 448
+) -> Tensor:
+    """What a model says about the same views as :func:`instance_maps`: (N, D) unit rows."""
+    mark = f"rows-{model.fingerprint()[:12]}"
+    rows = []
+    for name, images, what in _instances(folder, count, views, size):
+        chunk = cache_maps(
+            cache_dir() / "maps" / mark / name, images, lambda x: model(x)[:, :, None, None],
+            about={"model": mark, "size": size, "name": name}, **what,
+        )  # fmt: skip
+        rows += [chunk[i, 0].flatten() for i in range(len(chunk))]
+    return torch.stack(rows)
+
+
+def _instances(
+    folder: Path, count: int, views: int, size: int
+) -> Iterator[tuple[str, "_Lazy", dict[str, object]]]:
+    """Name, images and labels of each chunk of photographs as instances."""
     from spatial_retrieval.data.folder import list_images
     from spatial_retrieval.images import load_image, to_tensor
 
@@ -107,23 +135,14 @@ def instance_maps(
             torch.manual_seed(1000 * which[number] + turn)
             return change(image)
 
-    parts: list[LabelledSet] = []
     for start in range(0, len(chosen), _PHOTOGRAPHS):
         which = chosen[start : start + _PHOTOGRAPHS]
         name = f"photos-{views}v-{start:05d}"
         name += f"-{len(which)}" if len(which) < _PHOTOGRAPHS else ""
-        parts.append(
-            _cached(
-                name,
-                _Lazy(len(which) * views, lambda i, which=which: view(i, which)),
-                layer,
-                size,
-                progress,
-                labels=np.repeat(np.arange(len(which)), views),
-                names=[files[i] for i in which for _ in range(views)],
-            )
-        )
-    return ConcatSet(parts)
+        labels = np.repeat(np.arange(len(which)), views)
+        names = [files[i] for i in which for _ in range(views)]
+        images = _Lazy(len(labels), lambda i, which=which: view(i, which))
+        yield name, images, {"labels": labels, "names": names}
 
 
 def folder_maps(folder: Path, *, layer: str = "stage5", size: int = 480) -> LabelledSet:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from spatial_retrieval.files import write_json
-from spatial_retrieval.layers.whitening import pca_whitening
-from spatial_retrieval.model import ModelConfig, RetrievalModel, build_model
+from spatial_retrieval.model import ModelConfig, RetrievalModel, build_model, load_model
 from spatial_retrieval.train import TrainConfig, TrainResult, train
 from spatial_retrieval.training.augment import (
     Augmented,
@@ -25,7 +25,12 @@ from spatial_retrieval.training.augment import (
     strong_augmentation,
 )
 from spatial_retrieval.training.heads import HeadsOnMaps
-from spatial_retrieval.training.maps import folder_maps, instance_maps, twin_maps
+from spatial_retrieval.training.maps import (
+    folder_maps,
+    instance_maps,
+    instance_rows,
+    twin_maps,
+)
 from spatial_retrieval.training.samplers import Batches, MixedBatches
 from spatial_retrieval.training.sets import ConcatSet, LabelledSet, PhotoSet, TrainingData
 
@@ -45,6 +50,7 @@ class DataConfig:
         photographs: folder whose photographs join as instances, each a label of its own.
         instances: how many of them; ``instance_views`` augmented views of each.
         instance_groups: of them in a batch, beside the config's ``groups`` of twins.
+        teacher: model whose similarities are kept on the instances (the objective's ``keep``).
         validation_landmarks: rendered Twin Façades (val), six views each.
         validation_folders: name → folder of folders, scored by leave-one-out mAP.
             Folders may begin with an environment variable, as in "$PHOTOS/train".
@@ -60,6 +66,7 @@ class DataConfig:
     instances: int = 0
     instance_views: int = 3
     instance_groups: int = 8
+    teacher: str = ""
     validation_landmarks: int = 0
     validation_folders: Mapping[str, str] = field(default_factory=dict)
     size: int = 448
@@ -71,6 +78,8 @@ class DataConfig:
             raise ValueError(f"expected an even number of landmarks (twins), got {self.landmarks}")
         if bool(self.photographs) != bool(self.instances):
             raise ValueError("expected both photographs and instances, or neither")
+        if self.teacher and not self.photographs:
+            raise ValueError("expected photographs for the teacher to describe, got none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +93,7 @@ class Recipe:
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
-    whitening: float = 0.25
+    whitening: float = 0.375
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **changes: Any) -> "Recipe":
@@ -108,7 +117,7 @@ class Recipe:
             model=ModelConfig.from_json(value["model"]),
             data=DataConfig(**value["data"]),
             train=TrainConfig.from_json(training),
-            whitening=value.get("whitening", 0.25),
+            whitening=value.get("whitening", 0.375),
         )
 
     def run(
@@ -146,21 +155,33 @@ class Recipe:
             folder = _folder(given.photographs)
             parts.append(instance_maps(folder, given.instances, given.instance_views, **where))
             samplers.append(_batches(parts[1], given.instance_groups, numbers))
+        whole = ConcatSet(parts)
+        teacher = self._teacher(len(twins), len(whole)) if given.teacher else None
         held_out: dict[str, LabelledSet] = {}
         if given.validation_landmarks:
             held_out["twins"] = twin_maps("val", given.validation_landmarks, 6, **where)
         for name, folder in given.validation_folders.items():
             held_out[name] = folder_maps(_folder(folder), layer=layer)
-        whole = ConcatSet(parts)
         changed = Augmented(whole, HideCells(given.hide)) if given.hide else whole
-        return TrainingData(changed, held_out, MixedBatches(samplers, whole.starts))
+        batches = MixedBatches(samplers, whole.starts)
+        return TrainingData(changed, held_out, batches, teacher)
+
+    def _teacher(self, start: int, count: int) -> Tensor:
+        """The teacher's rows for the instances, which begin at ``start``; NaN for the twins."""
+        given = self.data
+        rows = instance_rows(
+            load_model(given.teacher, device="cpu"), _folder(given.photographs),
+            given.instances, given.instance_views, size=given.size,
+        )  # fmt: skip
+        teacher = torch.full((count, rows.shape[1]), float("nan"))
+        teacher[start:] = rows
+        return teacher
 
     def _heads(self, model: RetrievalModel, data: TrainingData) -> HeadsOnMaps:
         heads = HeadsOnMaps(model)
         if self.model.dim is None:
             return heads
-        pooled = heads.pooled_rows(data.train, most=4000, seed=self.train.seed)
-        return heads.start_from(pca_whitening(pooled, power=self.whitening), self.model.dim)
+        return heads.whiten(data.train, power=self.whitening, seed=self.train.seed)
 
 
 def photo_folder(

@@ -141,6 +141,8 @@ class ConcatSet:
         )
         self.names = [name for part in self.parts for name in part.names]
         self.repeats = all(part.repeats for part in self.parts)
+        levels = [part.difficulty for part in self.parts]
+        self.difficulty = None if any(x is None for x in levels) else np.concatenate(levels)
 
     def __len__(self) -> int:
         return int(self.starts[-1])

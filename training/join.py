@@ -1,0 +1,65 @@
+"""Set the plain model beside a trained one: choose its share on held-out data, save both as one.
+
+    python training/join.py runs/lite0-spatial/model -o spatial_retrieval/weights/lite0-spatial \
+        --photographs $SPATIAL_RETRIEVAL_SHARED/landmarks/val
+
+The share is the smallest at which leave-one-out mAP on the photographs is not below the plain
+model's; so photographs come first, and twins get what is left. Prints the whole curve.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from spatial_retrieval import describe, list_images, load_model
+from spatial_retrieval.data.twins import twin_facades
+from spatial_retrieval.training.validation import leave_one_out_map, twin_accuracy
+
+SHARES = np.round(np.arange(0, 1.001, 0.05), 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--plain", default="lite0-gem")
+    parser.add_argument("--photographs", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--landmarks", type=int, default=60, help="of Twin Façades val (60)")
+    parser.add_argument("--share", type=float, help="take this share instead of choosing one")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    plain = load_model(args.plain, device="cpu")
+    model = load_model(args.model, device="cpu").beside(plain, 0.5)
+    names = list_images(args.photographs)
+    labels = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
+    photographs = describe(model, [args.photographs / name for name in names])
+    twins = twin_facades("val", landmarks=args.landmarks, views=6)
+    houses = describe(model, list(twins.paths))
+
+    curve = []
+    for share in SHARES:
+        photo = leave_one_out_map(mixed(photographs, plain.dim, share), labels)
+        rows = mixed(houses, plain.dim, share)
+        house = leave_one_out_map(rows, twins.labels)
+        accuracy = twin_accuracy(rows, twins.labels, twins.twin_of, twins.difficulty)
+        curve.append(photo)
+        print(
+            f"share {share:.2f}  photographs {100 * photo:5.1f}  houses {100 * house:5.1f}  "
+            f"twin accuracy {100 * accuracy:5.1f}"
+        )
+    enough = np.flatnonzero(np.array(curve) >= curve[-1])
+    share = float(SHARES[enough[0]]) if args.share is None else args.share
+    model = load_model(args.model, device="cpu").beside(plain, share)
+    model.save_pretrained(args.output, half=True)
+    print(f"share {share:.2f} → {args.output}")
+
+
+def mixed(rows: np.ndarray, dim: int, share: float) -> np.ndarray:
+    """The two halves of √½-weighted rows, weighted anew."""
+    scale = np.sqrt(2 * np.array([share, 1 - share]))
+    return np.hstack([scale[0] * rows[:, :dim], scale[1] * rows[:, dim:]])
+
+
+if __name__ == "__main__":
+    main()
