@@ -4,6 +4,7 @@
     python benchmarks/refinement_ablation.py train refine       train and score one row
     python benchmarks/refinement_ablation.py train mlp --seed 1
     python benchmarks/refinement_ablation.py table              all that was trained, as Markdown
+    python benchmarks/refinement_ablation.py export refine DIR  a trained row as a model to load
 
 The backbone stays frozen: every row learns from the same cached maps (stage 5 of the embedded
 network beside the folded stage 4, 768 channels), in the same batches, for the same steps, into 256
@@ -33,8 +34,10 @@ from spatial_retrieval.layers.controls import ConvolutionControl
 from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.whitening import pca_whitening
+from spatial_retrieval.model import ModelConfig, build_model
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.training.cache import MapSet, cache_maps
+from spatial_retrieval.training.checkpoint import load_checkpoint
 from spatial_retrieval.training.sets import LabelledSet, TrainingData
 from spatial_retrieval.training.validation import encode
 
@@ -158,7 +161,7 @@ def train_row(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     model = describer(options.row, data)
     config = TrainConfig(
-        output=str(options.root / "runs" / f"{options.row}-{options.seed}-{options.lr}"),
+        output=str(_run_folder(options)),
         steps=options.steps,
         lr=options.lr,
         slower=(("whitening", 0.1),),
@@ -186,6 +189,25 @@ def train_row(options: argparse.Namespace) -> None:
     write_json(options.root / "scores" / f"{options.row}-{options.seed}-{options.lr}.json", report)
     print(f"{options.row} seed {options.seed} lr {options.lr}: val mAP {report['val'][0]:.3f}, "
           f"test mAP {scores.map()}, twin accuracy {scores.accuracy()}")  # fmt: skip
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a trained row as `load_model` reads it, its three whitening layers folded into one."""
+    if options.row in ("gem", "solar", "convolutions"):
+        raise SystemExit(f"expected a row with refinement, got {options.row}")
+    state = load_checkpoint(_run_folder(options) / "best.pt")["model"]
+    layer = ("refinement", {**REFINE, **ROWS[options.row]})
+    model = build_model(ModelConfig(layer=LAYER, context=(layer,), dim=DIM), pretrained=False)
+    head = {k.removeprefix("pooled.head."): v for k, v in state.items() if ".head." in k}
+    model.context.refinement.load_state_dict(head)
+    fixed, mean, var, turn = (state[f"whitening.{name}"] for name in (
+        "0.weight", "1.running_mean", "1.running_var", "2.weight"))  # fmt: skip
+    scaled = turn / (var + nn.BatchNorm1d(1).eps).sqrt()  # (D, D)
+    with torch.no_grad():
+        model.whitening.weight.copy_(scaled @ fixed)
+        shift = state["whitening.0.bias"] - mean
+        model.whitening.bias.copy_(state["whitening.2.bias"] + scaled @ shift)
+    model.save_pretrained(options.folder, half=True)
 
 
 def table(options: argparse.Namespace) -> None:
@@ -218,6 +240,10 @@ def table(options: argparse.Namespace) -> None:
         print("| " + " | ".join(str(c) for c in cells) + " |")
 
 
+def _run_folder(options: argparse.Namespace) -> Path:
+    return options.root / "runs" / f"{options.row}-{options.seed}-{options.lr}"
+
+
 def _best_rate(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The reports of the learning rate with the best validation mAP."""
     rates: dict[float, list[dict[str, Any]]] = {}
@@ -233,12 +259,17 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     render = commands.add_parser("maps", help="render and cache the maps")
     render.set_defaults(run=lambda o: [maps(split, o) for split in ("train", "val", "test")])
-    one = commands.add_parser("train", help="train and score one row")
-    one.add_argument("row", choices=list(ROWS))
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--steps", type=int, default=200)
-    one.add_argument("--lr", type=float, default=4e-3)
-    one.set_defaults(run=train_row)
+    for name, run, text in (
+        ("train", train_row, "train and score one row"),
+        ("export", export, "write a trained row as a model"),
+    ):
+        one = commands.add_parser(name, help=text)
+        one.add_argument("row", choices=list(ROWS))
+        one.add_argument("--seed", type=int, default=0)
+        one.add_argument("--steps", type=int, default=200)
+        one.add_argument("--lr", type=float, default=4e-3)
+        one.set_defaults(run=run)
+    one.add_argument("folder", type=Path)
     commands.add_parser("table", help="print what was trained").set_defaults(run=table)
     options = parser.parse_args()
     options.run(options)
