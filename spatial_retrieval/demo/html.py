@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-__all__ = ["Card", "canvas", "cards", "data_url", "downloads", "escape", "note", "timings"]
+__all__ = [
+    "Card",
+    "canvas",
+    "cards",
+    "data_url",
+    "downloads",
+    "escape",
+    "heat_overlay",
+    "note",
+    "outline_overlay",
+    "timings",
+]
 
 _TRUTH = {"same": "✓ same", "twin": "≠ twin"}
 
@@ -24,6 +35,8 @@ class Card:
         score: drawn as a bar from 0 to 1; None: no bar.
         hint: a second, smaller line.
         mark: "up", "down" or "new" colours the hint.
+        faded: drawn pale.
+        overlay: SVG or picture laid over it, as HTML.
         truth: "same" or "twin": said in a corner.
         size: width and height in pixels, so that nothing jumps while it loads.
     """
@@ -36,6 +49,8 @@ class Card:
     hint: str = ""
     mark: str = ""
     truth: str = ""
+    overlay: str = ""
+    faded: bool = False
     size: tuple[int, int] | None = None
 
 
@@ -76,6 +91,28 @@ def canvas(
     )
 
 
+def outline_overlay(
+    size: tuple[int, int], outlines: Sequence[Sequence[Any]], boxes: Sequence[Sequence[float]]
+) -> str:
+    """Outlines (each (n, 2) points) and boxes over a picture of ``size``, as SVG."""
+    width, height = size
+    paths = "".join("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in line) + "Z" for line in outlines)
+    frames = "".join(
+        f'<rect x="{x0:.0f}" y="{y0:.0f}" width="{x1 - x0:.0f}" height="{y1 - y0:.0f}"/>'
+        for x0, y0, x1, y1 in boxes
+    )
+    drawn = f'<path fill-rule="evenodd" d="{paths}"/>' if paths else ""
+    return (
+        f'<svg class="sr-found" viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f"{drawn}{frames}</svg>"
+    )
+
+
+def heat_overlay(png: bytes) -> str:
+    """A small picture stretched over a card's picture."""
+    return f'<img class="sr-heat" src="{data_url(png, "image/png")}" alt="">'
+
+
 def timings(milliseconds: Mapping[str, float]) -> str:
     """Stages and their times in one line."""
     parts = "".join(
@@ -105,11 +142,13 @@ def downloads(files: Sequence[tuple[str, bytes, str]]) -> str:
 
 def _card(card: Card, index: int, chosen: bool) -> str:
     sides = "" if card.size is None else f' width="{card.size[0]}" height="{card.size[1]}"'
+    style = "sr-card" + " sr-chosen" * chosen + " sr-nothing" * card.faded
     parts: list[Any] = [
-        f'<button type="button" class="sr-card{" sr-chosen" if chosen else ""}"'
+        f'<button type="button" class="{style}"'
         f' data-index="{index}" aria-pressed="{str(chosen).lower()}" title="{escape(card.title)}">',
         f'<span class="sr-picture"><img src="{data_url(card.jpeg)}" alt="{escape(card.alt)}"'
         f'{sides} decoding="async">',
+        card.overlay,
         f'<span class="sr-badge">{escape(card.badge)}</span>' if card.badge else "",
         f'<span class="sr-truth sr-{card.truth}">{_TRUTH[card.truth]}</span>' if card.truth else "",
         "</span>",

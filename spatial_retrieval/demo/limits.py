@@ -15,9 +15,9 @@ __all__ = [
     "SESSION_SECONDS",
     "box",
     "choice",
+    "number",
     "points",
     "position",
-    "share",
     "whole",
 ]
 
@@ -45,12 +45,12 @@ def whole(value: Any, name: str, low: int, high: int) -> int:
     return int(number)
 
 
-def share(value: Any, name: str) -> float:
-    """A number from 0 to 1."""
-    number = _number(value)
-    if number is None or not 0 <= number <= 1:
-        raise ValueError(f"expected {name} to be a number from 0 to 1, {_got(value)}")
-    return number
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A number from ``low`` to ``high``."""
+    found = _number(value)
+    if found is None or not low <= found <= high:
+        raise ValueError(f"expected {name} to be a number from {low:g} to {high:g}, {_got(value)}")
+    return found
 
 
 def choice(value: Any, name: str, allowed: Sequence[str]) -> str:
@@ -88,20 +88,23 @@ def points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]
         return []
     if not isinstance(value, list | tuple) or len(value) > MAX_POINTS:
         raise ValueError(f"expected at most {MAX_POINTS} points x, y, wanted, {_got(value)}")
-    found = []
-    for item in value:
-        numbers = [_number(v) for v in item] if isinstance(item, list | tuple) else []
-        if len(numbers) not in (2, 3) or any(n is None for n in numbers):
-            raise ValueError(f"expected a point as x, y, wanted, {_got(item)}")
-        x, y = numbers[:2]
-        if not (0 <= x < size[0] and 0 <= y < size[1]):
-            raise ValueError(f"expected a point inside the {size[0]}×{size[1]} query, {_got(item)}")
-        found.append((x, y, len(numbers) == 2 or numbers[2] > 0))
-    return found
+    return [_point(item, size) for item in value]
+
+
+def _point(item: Any, size: tuple[int, int]) -> tuple[float, float, bool]:
+    if not isinstance(item, list | tuple) or len(item) not in (2, 3):
+        raise ValueError(f"expected a point as x, y, wanted, {_got(item)}")
+    x, y = (_number(v) for v in item[:2])
+    wanted = item[2] if len(item) == 3 else True
+    if x is None or y is None or wanted not in (0, 1):
+        raise ValueError(f"expected a point as x, y, wanted (0 or 1), {_got(item)}")
+    if not (0 <= x < size[0] and 0 <= y < size[1]):
+        raise ValueError(f"expected a point inside the {size[0]}×{size[1]} query, {_got(item)}")
+    return x, y, bool(wanted)
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)

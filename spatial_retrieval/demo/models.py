@@ -54,7 +54,7 @@ class Shelf:
         """Load a model, or return it."""
         with self._lock:
             if name not in self._models:
-                self._models[name] = load_model(name)
+                self._models[name] = load_model(name).requires_grad_(False)
             return self._models[name]
 
     def searcher(self, gallery: Gallery, name: str) -> Searcher:

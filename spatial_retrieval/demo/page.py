@@ -7,9 +7,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
+from spatial_retrieval.demo.api import add_endpoints
 from spatial_retrieval.demo.components import MAX_FILE, asset
 from spatial_retrieval.demo.panel import QueryPanel
 from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.tabs.inside import InsideTab
+from spatial_retrieval.demo.tabs.localise import LocaliseTab
+from spatial_retrieval.demo.tabs.needed import NeededTab
 from spatial_retrieval.demo.tabs.own import OwnTab
 from spatial_retrieval.demo.tabs.search import SearchTab
 
@@ -23,29 +27,47 @@ _HEAD = (
 
 def build_page(service: Service) -> gr.Blocks:
     """The demo as gradio blocks; ``launch(**launch_options())`` them."""
-    with gr.Blocks(title="Ask by picture", delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title="Ask by picture", fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(_HEAD)
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 panel = QueryPanel(service)
-            with gr.Column(scale=5, min_width=320), gr.Tabs():
-                with gr.Tab("Search", id="search"):
+            with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
+                panel.shared.tabs = tabs
+                with gr.Tab("Search", id="search") as first:
                     search = SearchTab(panel.shared)
-                with gr.Tab("Your photographs", id="own"):
+                with gr.Tab("Localise", id="localise") as second:
+                    localise = LocaliseTab(panel.shared)
+                with gr.Tab("Look inside", id="inside") as third:
+                    inside = InsideTab(panel.shared)
+                with gr.Tab("Was re-ranking needed?", id="needed") as fourth:
+                    needed = NeededTab(panel.shared)
+                with gr.Tab("Your photographs", id="own") as last:
                     own = OwnTab(panel.shared)
-        search.wire()
-        own.wire()
-        panel.wire(search)
+        for tab in (first, second, third, fourth, last):
+            panel.opens(tab)
+        for part in (search, localise, inside, needed, own):
+            part.wire()
+        panel.wire(search, localise)
+        add_endpoints(service)
     page.queue(max_size=20, default_concurrency_limit=1)
     return page
 
 
 def launch_options() -> dict[str, Any]:
-    """What the page needs from ``launch``: its looks and its limits."""
+    """What the page needs from ``launch``: its looks and its limits.
+
+    Gradio asks its own server over HTTP at the start; a proxy must not stand between.
+    """
+    for variable in ("no_proxy", "NO_PROXY"):
+        direct = [os.environ.get(variable, ""), "127.0.0.1", "localhost"]
+        os.environ[variable] = ",".join(filter(None, direct))
     return {
         "theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
         "css": asset("page.css"),
         "max_file_size": MAX_FILE,
         "footer_links": ["api", "settings"],
         "run_history": False,
+        # gradio's look at its own page gives up after 3 s, and a busy machine takes longer
+        "_frontend": False,
     }

@@ -15,6 +15,7 @@ from spatial_retrieval.demo.components import (
     uploaded,
 )
 from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.tabs.localise import LocaliseTab
 from spatial_retrieval.demo.tabs.search import SearchTab
 from spatial_retrieval.demo.tabs.shared import (
     HEAVY,
@@ -70,8 +71,12 @@ class QueryPanel:
             view=gr.State("search"),
         )
 
-    def wire(self, search: SearchTab) -> None:
-        """Connect the panel's events; a new query or box is searched for at once."""
+    def wire(self, search: SearchTab, localise: LocaliseTab) -> None:
+        """Connect the panel's events; a new query or box is searched for at once.
+
+        Marks are kept at once and outside the queue, so that no rapid click is lost; what they lead
+        to runs one at a time, with the latest marks.
+        """
         shared = self.shared
         shown = [shared.query, shared.marks, shared.canvas]
         chosen = shared.examples.choose(said(self._example), shared.place, shown, **HEAVY)
@@ -97,6 +102,14 @@ class QueryPanel:
             api_visibility="private",
             **quick,
         )
+        seeded = shared.canvas.seed(
+            said(self._marks),
+            [shared.query, shared.marks],
+            shared.marks,
+            api_visibility="private",
+            **quick,
+        )
+        localise.run(seeded.success, open_tab=True)
         shared.where.input(
             self._move, [shared.where, shared.own], [shared.place, shared.examples],
             queue=False, api_visibility="private",
@@ -104,13 +117,20 @@ class QueryPanel:
         self.undo.click(None, js=_SEND.format("sr-undo"))
         self.clear.click(None, js=_SEND.format("sr-clear"))
 
+    def opens(self, tab: gr.Tab) -> Any:
+        """Note which tab is open; returns the listener, for what comes after."""
+        return tab.select(
+            lambda: tab.id, None, self.shared.view,
+            queue=False, show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+
     def _example(self, place: str | None, event: gr.EventData) -> tuple:
         service = self.shared.service
-        return show(service.open_example(event_value(event, "index"), place), service)
+        return show(service.queries.open_example(event_value(event, "index"), place), service)
 
     def _upload(self, payload: Any) -> tuple:
         service = self.shared.service
-        return (*show(service.open_query(uploaded(payload)), service), None)
+        return (*show(service.queries.open(uploaded(payload)), service), None)
 
     def _move(self, where: str, own: str | None) -> tuple:
         place = own if where == OWN else None
@@ -122,7 +142,7 @@ class QueryPanel:
         if stamp < known["stamp"]:
             return gr.skip()
         points, box = (event_value(event, name) for name in ("points", "box"))
-        size = self.shared.service.query(query).image.size
+        size = self.shared.service.queries[query].image.size
         return {
             "points": limits.points(points, size),
             "box": limits.box(box, size),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spatial_retrieval.demo import limits
 from spatial_retrieval.images import Box
 
 __all__ = ["Answer", "Results", "moves"]
@@ -31,7 +32,7 @@ class Answer:
     truth: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Results:
     """The ranked answers to one query, and what was asked.
 
@@ -50,6 +51,14 @@ class Results:
     box: Box | None
     answers: tuple[Answer, ...]
     milliseconds: dict[str, float]
+
+    def answer(self, rank: Any) -> Answer:
+        """One answer by its rank, counted from 1.
+
+        Raises:
+            ValueError: if there is no such rank.
+        """
+        return self.answers[limits.whole(rank, "the rank", 1, len(self.answers)) - 1]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the keys, JSON-able."""

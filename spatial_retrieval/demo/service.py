@@ -1,50 +1,28 @@
 """What the demo can do, without gradio: every value that comes in is checked here."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from PIL import Image
 
 from spatial_retrieval.demo import limits
+from spatial_retrieval.demo.bundle import bundle
 from spatial_retrieval.demo.gallery import Example, Gallery, frame, jpeg, picture
+from spatial_retrieval.demo.inside import Inside, look_inside
+from spatial_retrieval.demo.locate import Locator, Places, strongest
 from spatial_retrieval.demo.models import Shelf
+from spatial_retrieval.demo.needed import Agreement, Verified, agreement, verified
+from spatial_retrieval.demo.queries import Queries
 from spatial_retrieval.demo.results import Answer, Results
-from spatial_retrieval.demo.sessions import Sessions, Upload, decode
+from spatial_retrieval.demo.sessions import Sessions, Upload
 from spatial_retrieval.demo.store import Store
-from spatial_retrieval.images import ImageSource, load_image, resize
+from spatial_retrieval.images import load_image, resize
+from spatial_retrieval.localize import THRESHOLD
 
-__all__ = ["Query", "Service"]
+__all__ = ["RERANKERS", "Service"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
-    """A query that the service keeps for a while.
-
-    Attributes:
-        key: names it in later calls.
-        image: upright RGB of at most ``limits.MAX_SIDE`` pixels, in which boxes and points are.
-        label: what is said about it.
-        gallery, name: the photograph it is, when it comes from a gallery.
-        example: the example it is, if it is one.
-        decode: milliseconds that decoding took.
-    """
-
-    key: str
-    image: Image.Image
-    label: str = ""
-    gallery: str | None = None
-    name: str | None = None
-    example: Example | None = None
-    decode: float = 0.0
-
-    def truth(self, name: str) -> str:
-        """What an example knows about a photograph: "same", "twin" or nothing."""
-        if self.example is None:
-            return ""
-        return "same" if name in self.example.same else "twin" * (name in self.example.twins)
+RERANKERS = ("none", "aqe", "dba+aqe", "superglobal", "verify", "verify-cells", "hypergraph")
+_PICTURES = 1500  # kept at once, some 20 kB each
 
 
 class Service:
@@ -58,11 +36,12 @@ class Service:
 
     def __init__(self, gallery: Gallery | None, models: Sequence[str], default: str) -> None:
         self.gallery = gallery
-        self.shelf = Shelf([default, *models])
         self.default = default
+        self.shelf = Shelf([default, *models])
         self.sessions = Sessions()
-        self._queries: Store[Query] = Store(limits.MAX_QUERIES)
-        self._pictures: Store[bytes] = Store(1500)
+        self.queries = Queries(self.gallery_of)
+        self.locator = Locator(self.shelf)
+        self._pictures: Store[bytes] = Store(_PICTURES)
 
     def warm(self) -> None:
         """Load the default model and the main gallery's index: the first answer is quick then."""
@@ -72,69 +51,9 @@ class Service:
             blank = Image.new("RGB", (64, 64))
             self.shelf.searcher(self.gallery, self.default).search(blank, k=1)
 
-    # -- queries ---------------------------------------------------------------------------------
+    # -- galleries
 
-    def open_query(
-        self,
-        source: ImageSource | Upload,
-        *,
-        label: str = "your photograph",
-        gallery: str | None = None,
-        name: str | None = None,
-        example: Example | None = None,
-    ) -> Query:
-        """Decode a photograph and keep it as a query.
-
-        Raises:
-            ImageError: if it is no readable photograph.
-        """
-        start = perf_counter()
-        decoded = (
-            decode(source)
-            if isinstance(source, Upload)
-            else load_image(source, draft=limits.MAX_SIDE)
-        )
-        image = resize(decoded, limits.MAX_SIDE)
-        milliseconds = (perf_counter() - start) * 1000
-        digest = hashlib.sha256(f"{image.size} {gallery} {name} ".encode() + image.tobytes())
-        query = Query(digest.hexdigest()[:32], image, label, gallery, name, example, milliseconds)
-        self._queries.put(query.key, query)
-        return query
-
-    def open_example(self, number: Any, gallery: str | None = None) -> Query:
-        """Keep one of a gallery's examples as a query."""
-        home = self.gallery_of(gallery)
-        example = home.examples[limits.position(number, "the example", len(home.examples))]
-        return self.open_query(
-            example.path,
-            label=example.label,
-            gallery=home.key,
-            name=example.name,
-            example=example,
-        )
-
-    def open_answer(self, results: Results, rank: Any) -> Query:
-        """Keep an answer as the next query."""
-        answer = self.answer(results, rank)
-        home = self.gallery_of(results.gallery)
-        return self.open_query(
-            home.folder / answer.name, label=answer.label, gallery=home.key, name=answer.name
-        )
-
-    def query(self, key: Any) -> Query:
-        """A kept query.
-
-        Raises:
-            ValueError: if it is not kept any more.
-        """
-        found = self._queries.get(key) if isinstance(key, str) else None
-        if found is None:
-            raise ValueError("choose a query first: an example, or a photograph of yours")
-        return found
-
-    # -- galleries -------------------------------------------------------------------------------
-
-    def gallery_of(self, key: str | None) -> Gallery:
+    def gallery_of(self, key: Any = None) -> Gallery:
         """The main gallery (no key), or a visitor's own.
 
         Raises:
@@ -149,13 +68,8 @@ class Service:
             raise ValueError("these photographs were deleted after an hour; add them again")
         return found
 
-    def forget(self, key: str | None) -> None:
-        """Delete a visitor's photographs, if there are any."""
-        if isinstance(key, str):
-            self.sessions.drop(key)
-
     def add_photographs(
-        self, uploads: Sequence[Upload], model: Any = None
+        self, uploads: Sequence[Upload], *, model: Any = None
     ) -> tuple[Gallery, dict[str, str]]:
         """Take a visitor's photographs in and describe them.
 
@@ -167,7 +81,12 @@ class Service:
         self.shelf.searcher(gallery, name)
         return gallery, failed
 
-    # -- search ----------------------------------------------------------------------------------
+    def forget(self, key: Any) -> None:
+        """Delete a visitor's photographs, if there are any."""
+        if isinstance(key, str):
+            self.sessions.drop(key)
+
+    # -- search
 
     def search(
         self,
@@ -177,47 +96,109 @@ class Service:
         model: Any = None,
         rerank: Any = "none",
         k: Any = 12,
-        gallery: str | None = None,
+        gallery: Any = None,
     ) -> Results:
         """Rank a gallery by similarity to a kept query, or to a box of it.
+
+        A query that is itself in the gallery is left out of its answers.
 
         Raises:
             ValueError: if a value is out of bounds; the message says which.
         """
-        asked = self.query(query)
-        home = self.gallery_of(gallery)
-        name = self._model(model)
-        chosen = limits.choice(rerank, "the re-ranker", self.rerankers())
+        asked, home, name = self.queries[query], self.gallery_of(gallery), self._model(model)
+        chosen = limits.choice(rerank, "the re-ranker", RERANKERS)
         count = limits.whole(k, "the number of answers", 1, limits.MAX_ANSWERS)
         cut = limits.box(box, asked.image.size)
-        searcher = self.shelf.searcher(home, name)
         own = asked.name if asked.gallery == home.key else None
-        found = searcher.search(asked.image, box=cut, k=count + (own is not None), rerank=chosen)
-        times = dict(found.milliseconds)
-        times["decode"] = times.get("decode", 0) + asked.decode
-        kept = [hit for hit in zip(found.names, found.scores, found.ids, strict=True)]
-        kept = [hit for hit in kept if hit[0] != own][:count]
+        found = self.shelf.searcher(home, name).search(
+            asked.image, box=cut, k=count + (own is not None), rerank=chosen
+        )
+        hits = zip(found.names, found.scores, found.ids, strict=True)
+        kept = [hit for hit in hits if hit[0] != own][:count]
         answers = tuple(
             Answer(rank, hit, home.label(hit), score, number, asked.truth(hit))
             for rank, (hit, score, number) in enumerate(kept, start=1)
         )
+        times = {**found.milliseconds, "decode": found.milliseconds["decode"] + asked.decode}
         return Results(asked.key, home.key, name, chosen, cut, answers, times)
 
-    def answer(self, results: Results, rank: Any) -> Answer:
-        """One answer by its rank, counted from 1."""
-        return results.answers[limits.whole(rank, "the rank", 1, len(results.answers)) - 1]
+    def agreement(self, results: Results) -> Agreement:
+        """Do the first answers agree with each other? See :mod:`~spatial_retrieval.demo.needed`."""
+        first = self._again(results, "none")
+        return agreement(first, self.shelf.searcher(self.gallery_of(results.gallery), first.model))
 
-    def picture(self, gallery: str | None, name: str, side: int = 320) -> bytes:
+    def verified(self, results: Results) -> Verified:
+        """What spatial verification makes of the first answers."""
+        first = self._again(results, "none")
+        home = self.gallery_of(results.gallery)
+        searcher = self.shelf.searcher(home, first.model)
+        return verified(first, searcher, home.folder, self.queries[results.query].image)
+
+    # -- localisation and what is inside
+
+    def locate(
+        self,
+        results: Results,
+        *,
+        points: Any = (),
+        box: Any = None,
+        layer: Any = "fine",
+        threshold: Any = THRESHOLD,
+        side: int = 320,
+    ) -> Places:
+        """Where in each answer is what is marked on the query; without marks: its main object.
+
+        Args:
+            results: of a search.
+            points: (x, y, wanted) in pixels of the kept query.
+            box: (x0, y0, x1, y1), the same.
+            layer: "fine" or "own", see ``locate.LAYERS``.
+            threshold: lowest score of a region.
+            side: longest side of the masks.
+        """
+        query, home = self.queries[results.query], self.gallery_of(results.gallery)
+        prepared = self.locator.prepare(query.key, query.image, results.model, layer, points, box)
+        pictures = [self.picture(home.key, answer.name, side) for answer in results.answers]
+        return self.locator.locate(
+            prepared, results, home, pictures, layer=layer, threshold=threshold
+        )
+
+    def look_ahead(self, results: Results) -> None:
+        """Make the answers' maps in the background: the first click is answered sooner then."""
+        self.locator.prefetch(results, self.gallery_of(results.gallery))
+
+    def bundle(self, results: Results, *, side: int = 640, **asked: Any) -> bytes:
+        """Answers, places and overlays as one zip archive; ``asked`` as in :meth:`locate`."""
+        places = self.locate(results, side=side, **asked)
+        pictures = [self.picture(results.gallery, found.name, side) for found in places.found]
+        return bundle(results, places, pictures)
+
+    def seed(
+        self, query: Any, *, box: Any = None, layer: Any = "fine", model: Any = None
+    ) -> tuple[float, float]:
+        """The point (x, y) of a kept query that stands for its main object."""
+        asked, name = self.queries[query], self._model(model)
+        prepared = self.locator.prepare(asked.key, asked.image, name, layer, (), box)
+        return strongest(prepared, asked.image.size)
+
+    def inside(self, results: Results, *, point: Any = None, rank: Any = 1) -> Inside:
+        """What the model does with a query around a point, and where it resembles an answer."""
+        asked, answer = self.queries[results.query], results.answer(rank)
+        other = self.gallery_of(results.gallery).folder / answer.name
+        size = asked.image.size
+        place = limits.points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
+        return look_inside(self.shelf.model(results.model), asked.image, other, place)
+
+    # -- pictures
+
+    def picture(self, gallery: Any, name: str, side: int = 320) -> bytes:
         """JPEG of a gallery's photograph."""
         return picture(self.gallery_of(gallery), name, side, self._pictures)
 
-    def side_by_side(
-        self, results: Results, rank: Any, side: int = 640
-    ) -> tuple[Image.Image, Image.Image]:
-        """The query and an answer on canvases of one size, each as large as it fits."""
-        answer = self.answer(results, rank)
-        shown = load_image(self.picture(results.gallery, answer.name, side))
-        return frame(self.query(results.query).image, shown, side)
+    def query_picture(self, key: Any, side: int = 720) -> bytes:
+        """JPEG of a kept query."""
+        image = self.queries[key].image
+        return self._pictures.get_or(f"query/{side}/{key}", lambda: jpeg(resize(image, side), 85))
 
     def example_picture(self, example: Example, side: int = 160) -> bytes:
         """JPEG of an example."""
@@ -226,16 +207,20 @@ class Service:
             lambda: jpeg(resize(load_image(example.path, draft=side), side)),
         )
 
-    def query_picture(self, key: str, side: int = 720) -> bytes:
-        """JPEG of a kept query."""
-        query = self.query(key)
-        return self._pictures.get_or(
-            f"query/{side}/{key}", lambda: jpeg(resize(query.image, side), 85)
-        )
-
-    def rerankers(self) -> tuple[str, ...]:
-        """Names of the re-rankers on offer."""
-        return ("none", "aqe", "superglobal", "verify")
+    def side_by_side(
+        self, results: Results, rank: Any, side: int = 640
+    ) -> tuple[Image.Image, Image.Image]:
+        """The query and an answer on canvases of one size, each as large as it fits."""
+        answer = results.answer(rank)
+        shown = load_image(self.picture(results.gallery, answer.name, side))
+        return frame(self.queries[results.query].image, shown, side)
 
     def _model(self, name: Any) -> str:
         return self.default if name is None else limits.choice(name, "the model", self.shelf.names)
+
+    def _again(self, results: Results, rerank: str) -> Results:
+        """The first 20 answers to the same question, re-ranked as said."""
+        return self.search(
+            results.query, box=results.box, model=results.model, rerank=rerank, k=20,
+            gallery=results.gallery,
+        )  # fmt: skip

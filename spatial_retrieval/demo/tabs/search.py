@@ -9,13 +9,14 @@ import gradio as gr
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, event_value, said
 from spatial_retrieval.demo.results import Results, moves
+from spatial_retrieval.demo.service import RERANKERS
 from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, answer_cards, show
 
 __all__ = ["SearchTab"]
 
 _NONE = "nothing"
 _HINT = '<div class="sr-empty"><div>The answers appear here.</div></div>'
-_RERANKERS = {
+_TITLES = {
     "none": "nothing",
     "aqe": "query expansion",
     "dba+aqe": "database and query expansion",
@@ -55,7 +56,7 @@ class SearchTab:
     def _settings(self) -> None:
         service = self.shared.service
         models = [(service.shelf.title(name), name) for name in service.shelf.names]
-        rerankers = [(_RERANKERS.get(name, name), name) for name in service.rerankers()]
+        rerankers = [(_TITLES[name], name) for name in RERANKERS]
         with gr.Row():
             self.model = gr.Dropdown(models, value=service.default, label="Model", min_width=150)
             self.other = gr.Dropdown(
@@ -104,6 +105,7 @@ class SearchTab:
         service, box = self.shared.service, marks["box"]
         asked = {"box": box, "rerank": rerank, "k": count, "gallery": place}
         results = service.search(query, model=model, **asked)
+        service.look_ahead(results)
         second = None if other == _NONE else service.search(query, model=other, **asked)
         return (
             results,
@@ -127,7 +129,7 @@ class SearchTab:
             raise ValueError("search first, then choose an answer")
         count = len(results.answers)
         rank = limits.position(event_value(event, "index"), "the answer", count) + 1
-        answer = self.shared.service.answer(results, rank)
+        answer = results.answer(rank)
         pair = self.shared.service.side_by_side(results, rank)
         label = f"query | {answer.rank}: {answer.label}"
         return (results, rank), gr.ImageSlider(pair, label=label), gr.Group(visible=True)
@@ -135,7 +137,7 @@ class SearchTab:
     def _use(self, chosen: tuple[Results, int] | None) -> tuple:
         if chosen is None:
             raise ValueError("choose an answer first")
-        return show(self.shared.service.open_answer(*chosen), self.shared.service)
+        return show(self.shared.service.queries.open_answer(*chosen), self.shared.service)
 
 
 def _titled(title: str, grid: str, second: Results | None) -> str:

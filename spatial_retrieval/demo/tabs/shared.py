@@ -9,8 +9,9 @@ import gradio as gr
 from PIL import Image
 
 from spatial_retrieval.demo import html
+from spatial_retrieval.demo.queries import Query
 from spatial_retrieval.demo.results import Answer, Results
-from spatial_retrieval.demo.service import Query, Service
+from spatial_retrieval.demo.service import Service
 
 __all__ = [
     "HEAVY",
@@ -50,6 +51,7 @@ class Shared:
     examples: gr.HTML
     where: gr.Radio
     view: gr.State  # id of the open tab
+    tabs: gr.Tabs | None = None
 
 
 def query_html(query: Query, service: Service, **marks: Any) -> str:

@@ -1,0 +1,39 @@
+"""Everything about one question in one file: answers as JSON and CSV, places, overlays."""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+
+from PIL import Image
+
+from spatial_retrieval.demo.gallery import jpeg
+from spatial_retrieval.demo.locate import Places
+from spatial_retrieval.demo.results import Results
+
+__all__ = ["bundle"]
+
+
+def bundle(results: Results, places: Places, pictures: Sequence[bytes]) -> bytes:
+    """A zip archive of answers.json, answers.csv, places.json and one overlay for each answer.
+
+    Args:
+        results: the answers.
+        places: what was found in them.
+        pictures: JPEG of each answer, of the size that ``places`` are measured in.
+    """
+    from spatial_retrieval.plots.localization import overlay
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("answers.json", _text(results.to_json()))
+        archive.writestr("answers.csv", results.to_csv())
+        archive.writestr("places.json", _text([found.to_json() for found in places.found]))
+        for found, picture in zip(places.found, pictures, strict=True):
+            drawn = overlay(Image.open(io.BytesIO(picture)), found.result)
+            archive.writestr(f"overlays/{found.rank:02d}.jpg", jpeg(drawn, 90))
+    return buffer.getvalue()
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

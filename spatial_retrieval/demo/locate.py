@@ -1,0 +1,183 @@
+"""Where in each answer is the thing that was meant: feature maps kept, marks carried over."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from spatial_retrieval.demo import limits
+from spatial_retrieval.demo.gallery import Gallery
+from spatial_retrieval.demo.models import Shelf
+from spatial_retrieval.demo.results import Results
+from spatial_retrieval.demo.store import Store
+from spatial_retrieval.extract import feature_maps
+from spatial_retrieval.images import Box, ImageSource
+from spatial_retrieval.localize import (
+    THRESHOLD,
+    Localization,
+    find_in_photographs,
+    fine_layer,
+    prepare_photograph,
+)
+from spatial_retrieval.localize import Query as Prepared
+
+__all__ = ["LAYERS", "MAX_THRESHOLD", "Found", "Locator", "Places", "strongest"]
+
+LAYERS = ("fine", "own")  # a fine layer of the backbone; the map that the descriptor pools
+MAX_THRESHOLD = 10 * THRESHOLD
+_MAPS = 260  # kept at once, half a megabyte each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What was found in one answer.
+
+    Attributes:
+        rank, name, label: of the answer.
+        size: width and height that boxes, outlines and masks are measured in.
+        result: regions with masks and boxes in these pixels, and the heat map.
+        outlines: per region its outlines, each (n, 2) points x, y.
+    """
+
+    rank: int
+    name: str
+    label: str
+    size: tuple[int, int]
+    result: Localization
+    outlines: tuple[tuple[np.ndarray, ...], ...]
+
+    def heat_png(self, cells: int = 48) -> bytes:
+        """The heat map in warm colours, clear where it is not above 0; at most ``cells`` wide."""
+        heat = self.result.heat.clamp(min=0)
+        strength = (heat / heat.max().clamp(min=1e-6)).cpu().numpy()
+        colours = np.empty((*strength.shape, 4), np.uint8)
+        colours[..., 0] = 255
+        colours[..., 1] = 220 * (1 - strength)
+        colours[..., 2] = 0
+        colours[..., 3] = 255 * strength.clip(0, 1) ** 0.7
+        buffer = BytesIO()
+        picture = Image.fromarray(colours, "RGBA")
+        picture.thumbnail((cells, cells), Image.Resampling.BILINEAR)
+        picture.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def to_json(self) -> dict[str, Any]:
+        """Boxes, outlines and scores, as shares of width and height from 0 to 1."""
+        size = np.array([*self.size, *self.size], dtype=float)
+        regions = [
+            {
+                "score": round(region.score, 3),
+                "box": (np.array(region.box) / size).round(4).tolist(),
+                "outlines": [(line / size[:2]).round(4).tolist() for line in outlines],
+            }
+            for region, outlines in zip(self.result.regions, self.outlines, strict=True)
+        ]
+        return {"rank": self.rank, "name": self.name, "label": self.label, "regions": regions}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """What was found in all answers, and the time of each stage in milliseconds."""
+
+    found: tuple[Found, ...]
+    milliseconds: dict[str, float]
+
+
+class Locator:
+    """Looks for the marked part of a query in answers.
+
+    Args:
+        shelf: the models.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._maps: Store[Tensor] = Store(_MAPS)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="maps")
+        self._ahead: Future | None = None
+
+    def prefetch(self, results: Results, gallery: Gallery, layer: str = "fine") -> Future:
+        """Make the answers' maps in the background; a request that still waits gives way."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+        self._ahead = self._worker.submit(self.maps, results, gallery, layer)
+        return self._ahead
+
+    def prepare(
+        self, key: str, image: Image.Image, model: str, layer: Any, points: Any, box: Any
+    ) -> Prepared:
+        """The object's cells of a query, from marks in its pixels, or chosen without any."""
+        layer = limits.choice(layer, "the layer", LAYERS)
+        marks = limits.points(points, image.size)
+        cut: Box | None = limits.box(box, image.size)
+        query_map = self._maps.get_or(
+            f"{model}/{layer}/query/{key}",
+            lambda: self._describe(model, layer, [image])[0],
+        )
+        return prepare_photograph(
+            query_map,
+            image.size,
+            points=[(x, y) for x, y, wanted in marks if wanted],
+            negatives=[(x, y) for x, y, wanted in marks if not wanted],
+            box=cut,
+        )
+
+    def locate(
+        self,
+        prepared: Prepared,
+        results: Results,
+        gallery: Gallery,
+        pictures: Sequence[bytes],
+        *,
+        layer: str,
+        threshold: Any = THRESHOLD,
+    ) -> Places:
+        """Find a prepared query in the answers, whose pictures give the size of the masks."""
+        lowest = limits.number(threshold, "the threshold", 0, MAX_THRESHOLD)
+        start = perf_counter()
+        maps = self.maps(results, gallery, layer)
+        described = perf_counter()
+        photographs = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
+        found = find_in_photographs(prepared, maps, photographs, threshold=lowest)
+        done = tuple(
+            Found(answer.rank, answer.name, answer.label, photograph.size, result,
+                  tuple(tuple(region.polygons()) for region in result.regions))
+            for answer, photograph, result in zip(results.answers, photographs, found, strict=True)
+        )  # fmt: skip
+        end = perf_counter()
+        return Places(
+            done, {"maps": 1000 * (described - start), "localise": 1000 * (end - described)}
+        )
+
+    def maps(self, results: Results, gallery: Gallery, layer: str) -> list[Tensor]:
+        """The answers' feature maps; those not kept any more are made again."""
+        model = results.model
+        keys = [f"{model}/{layer}/{gallery.key}/{answer.name}" for answer in results.answers]
+        known = {key: self._maps.get(key) for key in keys}
+        missing = [i for i, key in enumerate(keys) if known[key] is None]
+        if missing:
+            files = [gallery.folder / results.answers[i].name for i in missing]
+            made = self._describe(model, layer, files)
+            for i, values in zip(missing, made, strict=True):
+                known[keys[i]] = values
+                self._maps.put(keys[i], values)
+        return [known[key] for key in keys]
+
+    def _describe(self, model: str, layer: str, images: Sequence[ImageSource]) -> list[Tensor]:
+        loaded = self._shelf.model(model)
+        name = fine_layer(loaded.backbone) if layer == "fine" else None
+        return feature_maps(loaded, images, layer=name)
+
+
+def strongest(prepared: Prepared, size: tuple[int, int]) -> tuple[float, float]:
+    """The pixel of the cell that the choice without marks trusts most."""
+    height, width = prepared.grid
+    seed = prepared.seed.masked_fill(~prepared.positive, float("-inf"))
+    row, column = divmod(int(seed.argmax()), width)
+    return (column + 0.5) * size[0] / width, (row + 0.5) * size[1] / height

@@ -1,0 +1,163 @@
+"""Localise: what is marked on the query, outlined in every answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from spatial_retrieval.demo import html, limits
+from spatial_retrieval.demo.components import card_grid, said
+from spatial_retrieval.demo.locate import MAX_THRESHOLD, Found
+from spatial_retrieval.demo.results import Results
+from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, query_html
+from spatial_retrieval.localize import THRESHOLD
+
+__all__ = ["LocaliseTab"]
+
+_HOW = (
+    "Click the thing you mean on the query, Shift-click what you do not mean, or drag a box. "
+    "Backspace undoes. Without a mark the query's main object is looked for."
+)
+_HINT = '<div class="sr-empty"><div>Search first; then the answers appear here.</div></div>'
+_SAVE = "() => document.querySelector('#found-downloads a')?.click()"
+_SIDE = 320
+
+
+class LocaliseTab:
+    """Builds the tab inside the current blocks.
+
+    Args:
+        shared: what all tabs share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        gr.HTML(html.note(_HOW))
+        with gr.Row():
+            self.view = gr.Radio(
+                [("Outline", "outline"), ("Heat map", "heat"), ("Box", "box")], value="outline",
+                label="Show", min_width=220, elem_id="show",
+            )  # fmt: skip
+            self.layer = gr.Radio(
+                [("fine cells", "fine"), ("the model's own", "own")], value="fine",
+                label="Map", min_width=200,
+            )  # fmt: skip
+            self.threshold = gr.Slider(
+                0, MAX_THRESHOLD, value=THRESHOLD, step=MAX_THRESHOLD / 100,
+                label="Sure by at least", min_width=180, elem_id="threshold",
+            )  # fmt: skip
+        self.times = gr.HTML(min_height=24)
+        self.answers = card_grid(_HINT, "found")
+        with gr.Accordion("Marks by keyboard", open=False):
+            with gr.Row():
+                self.x = gr.Number(0, label="x", precision=0, minimum=0, min_width=90)
+                self.y = gr.Number(0, label="y", precision=0, minimum=0, min_width=90)
+                self.wanted = gr.Checkbox(True, label="is the thing I mean", min_width=160)
+            with gr.Row():
+                self.add = gr.Button("Add this mark", size="sm", elem_id="add-mark")
+                self.find = gr.Button("Find the seed for me", size="sm", elem_id="find-seed")
+        self.pack = gr.Button("Download answers, places and overlays", size="sm", elem_id="pack")
+        self.links = gr.HTML(elem_id="found-downloads")
+        self.last = gr.State(None)  # what the answers were drawn for
+
+    def run(self, trigger: Callable[..., Any], *, open_tab: bool = False) -> Any:
+        """Localise when ``trigger`` fires; the answers that came meanwhile are left out."""
+        shared = self.shared
+        if open_tab:
+            opened = trigger(
+                lambda: (gr.Tabs(selected="localise"), "localise"),
+                None,
+                [shared.tabs, shared.view],
+                queue=False, show_progress="hidden", trigger_mode="multiple",
+                api_visibility="private",
+            )  # fmt: skip
+            trigger = opened.then
+        return trigger(
+            said(self._locate),
+            [shared.results, shared.marks, self.view, self.layer, self.threshold, self.last,
+             shared.view],
+            [self.last, self.answers, self.times],
+            trigger_mode="always_last", show_progress_on=[self.answers], **HEAVY,
+        )  # fmt: skip
+
+    def wire(self) -> None:
+        """Connect the tab's own events."""
+        shared = self.shared
+        self.run(shared.view.change)
+        self.run(shared.results.change)
+        for control in (self.view, self.layer):
+            self.run(control.input)
+        self.run(self.threshold.release)
+        marks = [shared.marks, shared.canvas]
+        added = self.add.click(
+            said(self._add), [shared.query, shared.marks, self.x, self.y, self.wanted], marks,
+            queue=False, api_visibility="private",
+        )  # fmt: skip
+        self.run(added.success)
+        found = self.find.click(
+            said(self._seed), [shared.query, shared.marks, shared.results, self.layer], marks,
+            **HEAVY,
+        )  # fmt: skip
+        self.run(found.success)
+        packed = self.pack.click(
+            said(self._pack),
+            [shared.results, shared.marks, self.layer, self.threshold],
+            self.links, show_progress_on=[self.links], **HEAVY,
+        )  # fmt: skip
+        packed.success(None, js=_SAVE)
+
+    def _locate(
+        self, results: Results | None, marks: dict, view: str, layer: str, threshold: float,
+        last: Any, open_tab: str,
+    ) -> tuple:  # fmt: skip
+        asked = (results, marks, view, layer, threshold)
+        if results is None or open_tab != "localise" or asked == last:
+            return (gr.skip(),) * 3
+        limits.choice(view, "the view", ("outline", "heat", "box"))
+        places = self.shared.service.locate(
+            results, points=marks["points"], box=marks["box"], layer=layer, threshold=threshold
+        )
+        cards = [self._card(results, found, view) for found in places.found]
+        return asked, html.cards(cards, kind="whole"), html.timings(places.milliseconds)
+
+    def _card(self, results: Results, found: Found, view: str) -> html.Card:
+        regions = found.result.regions
+        if view == "heat":
+            overlay = html.heat_overlay(found.heat_png())
+        else:
+            lines = [line for outlines in found.outlines for line in outlines]
+            boxes = [region.box for region in regions]
+            overlay = html.outline_overlay(
+                found.size, lines if view == "outline" else [], boxes if view == "box" else []
+            )
+        count = f"{len(regions)} places" if len(regions) > 1 else "found"
+        hint = f"{count}, sure by {found.result.score:.2f}" if regions else "not found here"
+        return html.Card(
+            self.shared.service.picture(results.gallery, found.name, _SIDE),
+            f"Answer {found.rank}: {found.label}, {hint}",
+            title=found.label, badge=str(found.rank), hint=hint, overlay=overlay, size=found.size,
+            faded=not regions and view != "heat",
+        )  # fmt: skip
+
+    def _pack(self, results: Results | None, marks: dict, layer: str, threshold: float) -> str:
+        if results is None:
+            raise ValueError("search first: choose a query")
+        packed = self.shared.service.bundle(
+            results, points=marks["points"], box=marks["box"], layer=layer, threshold=threshold
+        )
+        return html.downloads([("answers.zip", packed, "application/zip")])
+
+    def _add(self, query: Any, marks: dict, x: Any, y: Any, wanted: Any) -> tuple:
+        return self._marked(query, marks, [x, y, int(bool(wanted))])
+
+    def _seed(self, query: Any, marks: dict, results: Results | None, layer: str) -> tuple:
+        model = None if results is None else results.model
+        x, y = self.shared.service.seed(query, box=marks["box"], layer=layer, model=model)
+        return self._marked(query, marks, [x, y, 1])
+
+    def _marked(self, query: Any, marks: dict, point: list) -> tuple:
+        kept = self.shared.service.queries[query]
+        points = limits.points([*marks["points"], point], kept.image.size)
+        new = {**marks, "points": points, "stamp": marks["stamp"] + 1}
+        drawn = query_html(kept, self.shared.service, points=points, box=marks["box"])
+        return new, drawn

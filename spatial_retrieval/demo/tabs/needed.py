@@ -1,0 +1,99 @@
+"""Was re-ranking needed? Whether the first answers agree, and what verification would change."""
+
+from typing import Any
+
+import gradio as gr
+
+from spatial_retrieval.demo import html
+from spatial_retrieval.demo.components import said
+from spatial_retrieval.demo.needed import TRUSTED, Agreement, Verified
+from spatial_retrieval.demo.results import Results
+from spatial_retrieval.demo.tabs.shared import HEAVY, Shared
+from spatial_retrieval.plots.reranking import community_graph, matched_inliers, time_breakdown
+
+__all__ = ["NeededTab"]
+
+_HOW = (
+    "The first 20 answers are joined where they are neighbours of each other in the gallery. One "
+    "community: the search is sure of itself. Many: the first answer may be wrong, and looking "
+    "closer is worth its time."
+)
+
+
+class NeededTab:
+    """Builds the tab inside the current blocks.
+
+    Args:
+        shared: what all tabs share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        gr.HTML(html.note(_HOW))
+        self.verdict = gr.HTML(html.note("Search first."), elem_id="verdict", min_height=28)
+        self.graph = gr.Plot(show_label=False, visible=False, elem_id="communities")
+        self.check = gr.Button("Verify the first 20 by point pairs", elem_id="verify")
+        self.report = gr.HTML(elem_id="verified")
+        with gr.Row():
+            self.pairs = gr.Plot(show_label=False, visible=False, min_width=300)
+            self.times = gr.Plot(show_label=False, visible=False, min_width=300)
+        self.last = gr.State(None)
+
+    def wire(self) -> None:
+        """Connect the tab's own events."""
+        shared = self.shared
+        for change in (shared.view.change, shared.results.change):
+            change(
+                said(self._agree), [shared.results, shared.view, self.last],
+                [self.last, self.verdict, self.graph, self.report, self.pairs, self.times],
+                show_progress_on=[self.verdict], **HEAVY,
+            )  # fmt: skip
+        self.check.click(
+            said(self._verify), shared.results, [self.report, self.pairs, self.times],
+            show_progress_on=[self.report], **HEAVY,
+        )  # fmt: skip
+
+    def _agree(self, results: Results | None, view: str, last: Any) -> tuple:
+        if results is None or view != "needed" or results is last:
+            return (gr.skip(),) * 6
+        found = self.shared.service.agreement(results)
+        graph = community_graph(found.communities, found.neighbours, found.ranks, names=found.names)
+        hidden = gr.Plot(visible=False)
+        return results, _verdict(found), gr.Plot(graph, visible=True), "", hidden, hidden
+
+    def _verify(self, results: Results | None) -> tuple:
+        if results is None:
+            raise ValueError("search first: choose a query")
+        service = self.shared.service
+        found = service.verified(results)
+        query = service.queries[results.query].image
+        pairs = matched_inliers(query, found.best, found.matches, box=results.box)
+        times = time_breakdown(found.milliseconds)
+        return _report(found), gr.Plot(pairs, visible=True), gr.Plot(times, visible=True)
+
+
+def _verdict(found: Agreement) -> str:
+    groups, spent = len(found.communities), found.milliseconds["agreement"]
+    formed = "1 community" if groups == 1 else f"{groups} communities"
+    said_ = "not needed" if not found.needed else "worth a try"
+    text = (
+        f"Re-ranking is {said_}: the first {len(found.ranks)} answers form {formed}, "
+        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). "
+        f"Asking took {spent:.1f} ms."
+    )
+    return html.note(text, "warning" if found.needed else "good")
+
+
+def _report(found: Verified) -> str:
+    first, now = found.before[0], found.after[0]
+    spent = found.milliseconds["verification"]
+    times = spent / max(found.milliseconds["search"], 0.01)
+    change = (
+        f"“{now.label}” came first instead of “{first.label}”"
+        if found.changed
+        else f"“{first.label}” stayed first"
+    )
+    return html.note(
+        f"Verification took {spent / 1000:.1f} s, {times:.0f} times the search: "
+        f"{change}, with {found.inliers[now.name]} point pairs on one geometry."
+    )
