@@ -22,6 +22,11 @@ def pairs(a, b):
     return Matches(a, b, np.eye(3), (100, 100), (100, 100))
 
 
+def strong(a, b):
+    """Twenty pairs."""
+    return pairs(a * 10, b * 10)
+
+
 class Matcher:
     """Matches given by hand; ``failed`` as spatial verification has it."""
 
@@ -40,13 +45,13 @@ class Matcher:
         return self.edges.get((first, second))
 
 
-def walk(edges, neighbours, start=0, allowed=range(10), hops=3):
+def walk(edges, neighbours, start=0, allowed=range(10), **limits):
     return propagate(
         start,
         set(allowed),
         neighbours=lambda i: neighbours.get(i, []),
         matches=Matcher(edges).database,
-        hops=hops,
+        **limits,
     )
 
 
@@ -93,6 +98,7 @@ def test_hops_allowed_images_and_missing_matches_limit_the_walk():
     assert walk(chain, neighbours, hops=0) == [0]
     assert walk(chain, neighbours, allowed=[0, 2, 3]) == [0]
     assert walk({(0, 1): pairs([], [])}, neighbours) == [0]
+    assert walk(chain, neighbours, least=3) == [0]
     assert EVERYWHERE[0] == -np.inf
 
 
@@ -110,17 +116,18 @@ def lists(table):
 def test_reached_images_come_first_and_places_keep_their_scores():
     ranking = Ranking([[0, 1, 2, 3, 4]], [[5, 4, 3, 2, 1]])
     table = lists([[1, 3, 2], [0, 2, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2]])
-    matcher = Matcher({(0, 3): pairs(LEFT, LEFT), (3, 2): pairs(LEFT, LEFT)})
+    matcher = Matcher({(0, 3): strong(LEFT, LEFT), (3, 2): strong(LEFT, LEFT)})
     found = hypergraph(ranking, table, matcher)
     assert found == Ranking([[0, 3, 2, 1, 4]], [[5, 4, 3, 2, 1]])
     assert matcher.asked == []  # the hits agree, so the start is not checked
     assert hypergraph(ranking, table, matcher, top=3).ids.tolist() == [[0, 1, 2, 3, 4]]
+    assert hypergraph(ranking, table, matcher, trust=21) == ranking  # an edge needs that many
 
 
 def test_doubt_checks_the_start():
     ranking = Ranking([[0, 1, 2, 3]], [[4, 3, 2, 1]])
     apart = lists([[9, 9, 9]] * 2 + [[3, 9, 9], [2, 9, 9]])
-    matcher = Matcher({(2, 3): pairs(LEFT, LEFT)}, queries={0: 3, 1: 20, 2: 40})
+    matcher = Matcher({(2, 3): strong(LEFT, LEFT)}, queries={0: 3, 1: 20, 2: 40})
     assert hypergraph(ranking, apart, matcher).ids.tolist() == [[2, 3, 0, 1]]
     assert matcher.asked == [0, 0, 1, 2]
     trusting = hypergraph(ranking, apart, matcher, doubt=9.0)
@@ -130,7 +137,7 @@ def test_doubt_checks_the_start():
 def test_an_unreadable_image_keeps_its_place():
     ranking = Ranking([[0, 1, 2, 3]], [[4, 3, 2, 1]])
     table = lists([[1, 2, 3]] * 4)
-    matcher = Matcher({(0, 3): pairs(LEFT, LEFT)}, failed=[1])
+    matcher = Matcher({(0, 3): strong(LEFT, LEFT)}, failed=[1])
     assert hypergraph(ranking, table, matcher).ids.tolist() == [[0, 1, 3, 2]]
 
 
@@ -145,7 +152,7 @@ def test_any_graph_permutes_the_head_only(seed):
         tuple(rng.choice(k, 2, replace=False).tolist()): pairs(*rng.random((2, 3, 2)))
         for _ in range(15)
     }
-    found = hypergraph(ranking, table, Matcher(edges, queries={3: 50}), top=top)
+    found = hypergraph(ranking, table, Matcher(edges, queries={3: 50}), top=top, trust=2)
     assert sorted(found.ids[0, :top]) == sorted(ranking.ids[0, :top])
     np.testing.assert_array_equal(found.ids[:, top:], ranking.ids[:, top:])
     np.testing.assert_array_equal(found.scores, ranking.scores)

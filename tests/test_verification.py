@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,6 +301,8 @@ def test_cache_extracts_once_for_each_image_box_and_version(tmp_path):
     textured(1).save(path)
     cache.get(method, path)
     assert len(calls) == 5
+    cache.get(replace(method, size=50), path)
+    assert calls[5:] == [(50, 38)]
 
 
 def test_cache_forgets_the_oldest_and_keeps_all_in_a_folder(tmp_path):

@@ -110,7 +110,7 @@ def community_graph(
         x, y = zip(*(places[i] for i in group), strict=True)
         nodes = go.Scatter(
             x=x, y=y, mode="markers+text", text=[str(ranks[i]) for i in group],
-            textfont={"color": "white", "size": 11}, name=f"{len(group)} image{'s' if len(group) > 1 else ''}",
+            textfont={"color": "white", "size": 11}, name=f"size {len(group)}",
             marker={"size": 24, "color": COLORS[number % len(COLORS)]},
             hovertext=[names[i] if names else str(i) for i in group], hoverinfo="text",
         )  # fmt: skip
@@ -187,8 +187,8 @@ def _bars(names: list[str], times: Mapping[str, float], label: str, color: str) 
     known = [name for name in names if name in times]
     return go.Bar(
         x=[times[name] for name in known], y=known, orientation="h", name=label,
-        marker_color=color, text=[_milliseconds(times[name]) for name in known], textposition="outside",
-        cliponaxis=False,
+        marker_color=color, text=[_milliseconds(times[name]) for name in known],
+        textposition="outside", cliponaxis=False,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class FeatureCache:
         Raises:
             ImageError: if the image cannot be read.
         """
-        memory_key = (method.key or id(method), _identity(source), box)
+        memory_key = (method.key or method, method.size, _identity(source), box)
         with self._lock:
             if memory_key in self._kept:
                 self._kept.move_to_end(memory_key)
@@ -93,4 +93,4 @@ def _identity(source: ImageSource) -> tuple[object, ...]:
         except OSError:
             return (path,)  # decoding it will say what is wrong
         return (path, state.st_mtime_ns, state.st_size)
-    return (id(source),)
+    return (source,)  # an open file: the key keeps it, so that no other takes its place

@@ -8,16 +8,17 @@ from i to j takes the point pairs :math:`(a, b)` that spatial verification found
     B = \{\, b : (a, b) \in \mathrm{matches}(i, j),\; a \in R_i \,\}, \qquad
     R_j \leftarrow R_j \cup \mathrm{box}(B),
 
-and reaches j if B is not empty. So a photograph of a door doesn't lead to photographs of the tower
-beside it. After three breadth-first hops the order is: images in the order they were reached, then
-the rest as they were. An, Huo & Yoon, *Hypergraph propagation and community selection for objects
-retrieval*, NeurIPS 2021.
+and reaches j if B is not empty. An edge needs 20 pairs, as a trusted start does. So a photograph
+of a door doesn't lead to photographs of the tower beside it. After three breadth-first hops the
+order is: images in the order they were reached, then the rest as they were. An, Huo & Yoon,
+*Hypergraph propagation and community selection for objects retrieval*, NeurIPS 2021.
 
 When the first hits disagree (`uncertainty` above 1) the start is checked first: with fewer than 20
 inliers to the query it gives way to the first of the shortlist that has more than 20.
 
-Two things differ from the published code: a point on the border of a region is inside it, and
-reaching stays within the shortlist, since a re-ranker never touches the tail.
+Three things differ from the published code: a point on the border of a region is inside it, an
+edge has a least number of pairs, and reaching stays within the shortlist, since a re-ranker never
+touches the tail.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -55,7 +56,6 @@ def hypergraph(
     matcher: PairMatcher,
     *,
     top: int = 100,
-    hops: int = 3,
     doubt: float = 1.0,
     trust: int = 20,
 ) -> Ranking:
@@ -66,9 +66,8 @@ def hypergraph(
         neighbours: neighbour lists of the database.
         matcher: spatial verification of queries and database images.
         top: hits that may be reached and moved.
-        hops: steps of the walk.
         doubt: uncertainty of the first 20 hits above which the start is checked.
-        trust: inliers that make a start safe.
+        trust: inliers that make a start safe and a match an edge.
     """
     n = head_length(ranking, top)
     order = np.empty((len(ranking), n), np.int64)
@@ -81,7 +80,7 @@ def hypergraph(
             set(ids),
             neighbours=lambda i: neighbours.of([i])[0],
             matches=matcher.database,
-            hops=hops,
+            least=trust,
         )
         unreadable = {i for kind, i in matcher.failed if kind == "database"}
         order[q] = _order(ids, reached, unreadable)
@@ -107,6 +106,7 @@ def propagate(
     *,
     neighbours: Callable[[int], Sequence[int]],
     matches: Callable[[int, int], Matches | None],
+    least: int = 1,
     hops: int = 3,
 ) -> list[int]:
     """Images reached from ``start`` by region-consistent matches, in breadth-first order.
@@ -115,7 +115,8 @@ def propagate(
         start: first image; it comes first in the result.
         allowed: images that may be reached.
         neighbours: an image's neighbour list, nearest first.
-        matches: point pairs of two images; None or empty where there is no edge.
+        matches: point pairs of two images; None where one cannot be read.
+        least: pairs that make an edge.
         hops: steps of the walk.
     """
     regions = {start: EVERYWHERE}
@@ -126,7 +127,10 @@ def propagate(
             for j in neighbours(i):
                 if j == i or j not in allowed:
                     continue
-                region = _carried(regions[i], matches(i, j))
+                found = matches(i, j)
+                if found is None or len(found) < least:
+                    continue
+                region = _carried(regions[i], found)
                 if region is None:
                     continue
                 if j not in regions:
@@ -136,9 +140,7 @@ def propagate(
     return reached
 
 
-def _carried(region: Region, found: Matches | None) -> Region | None:
-    if found is None or not len(found):
-        return None
+def _carried(region: Region, found: Matches) -> Region | None:
     x0, y0, x1, y1 = region
     x, y = found.a[:, 0], found.a[:, 1]
     inside = found.b[(x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)]
