@@ -1,3 +1,4 @@
+import plotly.io as pio
 import pytest
 
 from spatial_retrieval.plots.training import LiveTraining, training_figure
@@ -16,12 +17,12 @@ def test_curves_hold_the_history_and_scores_in_percent():
 def test_the_live_figure_draws_when_it_is_time():
     live = LiveTraining(steps=30, every=10)
     drawn = []
-    live.draw = lambda history: drawn.append(history[-1]["step"])
+    live.draw = lambda history, still: drawn.append((history[-1]["step"], still))
     rows = [{"step": i + 1, "loss": 1.0, "lr": 0.1, "norm": 1.0} for i in range(30)]
     rows[13]["twins/map"] = 0.5
     for i in range(30):
         live(rows[: i + 1])
-    assert drawn == [1, 10, 14, 20, 30]
+    assert drawn == [(1, False), (10, False), (14, False), (20, False), (30, True)]
 
 
 def test_in_a_notebook_one_display_is_updated(monkeypatch):
@@ -31,17 +32,21 @@ def test_in_a_notebook_one_display_is_updated(monkeypatch):
     shown, updated = [], []
 
     class Handle:
-        def update(self, figure):
-            updated.append(figure)
+        def update(self, content, raw):
+            updated.append(content)
 
     monkeypatch.setattr(IPython, "get_ipython", lambda: object())
     monkeypatch.setattr(
-        IPython.display, "display", lambda figure, display_id: shown.append(figure) or Handle()
+        IPython.display,
+        "display",
+        lambda content, raw, display_id: shown.append(content) or Handle(),
     )
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
     live = LiveTraining(steps=3, every=1)
     for i in range(3):
         live(HISTORY[: i + 1])
     assert len(shown) == 1 and len(updated) == 2
+    assert all("application/vnd.plotly.v1+json" in content for content in (*shown, *updated))
     assert len(live.figure.data) == 4
 
 

@@ -1,5 +1,6 @@
 """How a training goes: loss, learning rate and held-out scores, live in a notebook."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -44,7 +45,7 @@ def training_figure(
     base_layout(fig, height=height)
     fig.update_layout(margin={"t": 40}, legend={"orientation": "h", "y": -0.2})
     fig.update_xaxes(title="step", range=[0, steps] if steps else None)
-    fig.update_yaxes(showgrid=False, secondary_y=True)
+    fig.update_yaxes(showgrid=False, tickformat=".1e", nticks=5, secondary_y=True)
     return fig
 
 
@@ -73,10 +74,15 @@ class LiveTraining:
         """Draw when it is time to."""
         last = history[-1]["step"]
         if last == 1 or last % self.every == 0 or last == self.steps or len(history[-1]) > 4:
-            self.draw(history)
+            self.draw(history, still=last == self.steps)
 
-    def draw(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Draw now; outside a notebook only ``figure`` changes."""
+    def draw(self, history: Sequence[Mapping[str, float]], *, still: bool = True) -> None:
+        """Draw now; outside a notebook only ``figure`` changes.
+
+        Args:
+            history: rows so far.
+            still: as the default renderer draws, slow still picture included; otherwise live only.
+        """
         self.figure = training_figure(history, steps=self.steps)
         try:
             from IPython import get_ipython
@@ -85,7 +91,10 @@ class LiveTraining:
             return
         if get_ipython() is None:
             return
+        # A figure that displays itself would make a new output each time, so send its content.
+        content = self.figure._repr_mimebundle_() if still else None
+        content = content or {"application/vnd.plotly.v1+json": json.loads(self.figure.to_json())}
         if self._handle is None:
-            self._handle = display(self.figure, display_id=True)
+            self._handle = display(content, raw=True, display_id=True)
         else:
-            self._handle.update(self.figure)
+            self._handle.update(content, raw=True)

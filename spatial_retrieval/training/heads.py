@@ -98,7 +98,8 @@ class HeadsOnMaps(nn.Module):
         chosen = np.random.default_rng(seed).permutation(len(data))[:most]
         self.eval()
         with torch.no_grad():
-            rows = torch.cat([self.pooled(data[int(i), 0][None]) for i in chosen])  # (M, C)
+            batches = (torch.stack([data[int(i), 0] for i in ids]) for ids in _in_tens(chosen))
+            rows = torch.cat([self.pooled(maps) for maps in batches])  # (M, C)
             fixed = pca_whitening(rows, power=power).linear(self.dim)
             out = fixed(rows)
             self.whitening = TurnedWhitening(fixed, out.mean(dim=0), out.std(dim=0).clamp(1e-6))
@@ -114,6 +115,10 @@ class HeadsOnMaps(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the whole model without its backbone, as ``load_model`` reads it."""
         self.finish().save_pretrained(folder)
+
+
+def _in_tens(items: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(items, -(-len(items) // 10))
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
