@@ -16,12 +16,11 @@ from spatial_retrieval.localize.regions import (
 def plain_guided(guide, x, r, eps):
     """He et al.'s equations, a window at a time over a mirrored image."""
     h, w = guide.shape
-    pad = lambda v: np.pad(v, r, mode="symmetric")  # noqa: E731
-    windows = (
-        lambda v: [  # noqa: E731
-            [pad(v)[i : i + 2 * r + 1, j : j + 2 * r + 1] for j in range(w)] for i in range(h)
-        ]
-    )
+
+    def windows(v):
+        v = np.pad(v, r, mode="symmetric")
+        return [[v[i : i + 2 * r + 1, j : j + 2 * r + 1] for j in range(w)] for i in range(h)]
+
     gs, xs = windows(guide), windows(x)
     a, b = np.zeros((h, w)), np.zeros((h, w))
     for i in range(h):
