@@ -8,7 +8,7 @@ from spatial_retrieval.plots.retrieval import answer_strip, similarity_heatmap, 
 def test_a_strip_shows_query_and_answers_with_ranks_and_marks():
     fig = answer_strip(draw(0), [draw(1), draw(2)], [0.9, 0.5], correct=[True, False], title="t")
     assert len(fig.data) == 3
-    assert [a.text for a in fig.layout.annotations] == ["query", "1 · 0.900 ✓", "2 · 0.500 ✗"]
+    assert [a.text for a in fig.layout.annotations] == ["query", "1 · 0.90 ✓", "2 · 0.50 ✗"]
     assert fig.layout.annotations[1].font.color != fig.layout.annotations[2].font.color
     assert fig.data[0].source.startswith("data:image/jpeg;base64,")
     with pytest.raises(ValueError, match="each of 2 answers"):

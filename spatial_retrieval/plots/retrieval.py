@@ -37,7 +37,7 @@ def answer_strip(
     captions = ["query"]
     for rank, score in enumerate(scores, start=1):
         mark = "" if correct is None else (" ✓" if correct[rank - 1] else " ✗")
-        captions.append(f"{rank} · {score:.3f}{mark}")
+        captions.append(f"{rank} · {score:.2f}{mark}")
     fig = make_subplots(1, len(captions), subplot_titles=captions, horizontal_spacing=0.01)
     for column, source in enumerate([query, *answers], start=1):
         pixels = np.asarray(resize(load_image(source, draft=side), side))
@@ -47,8 +47,9 @@ def answer_strip(
         fig.update_yaxes(visible=False, scaleanchor=anchor, row=1, col=column)
     for caption, mark in zip(fig.layout.annotations[1:], correct or [], strict=False):
         caption.font.color = COLORS[2] if mark else COLORS[1]
-    base_layout(fig, height=220 if title else 190, title=title)
-    fig.update_layout(margin={"l": 4, "r": 4, "b": 4, "t": 70 if title else 28})
+    base_layout(fig, height=190 if title else 150, title=title)
+    fig.update_layout(margin={"l": 4, "r": 4, "b": 4, "t": 70 if title else 30})
+    fig.update_annotations(font_size=12)
     return fig
 
 
