@@ -28,6 +28,7 @@ _HOMES: dict[str, str] = {
     "load_model": "model",
     "open_index": "search",
     "revisited_scores": "evaluate.revisited",
+    "twin_facades": "data.twins",
 }
 
 __all__ = [*_HOMES, "__version__"]

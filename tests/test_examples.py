@@ -18,7 +18,9 @@ WITH_EXAMPLES = sorted(
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES)
-def test_docstring_examples(path):
+def test_docstring_examples(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_FAST", "1")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

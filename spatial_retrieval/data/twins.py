@@ -119,6 +119,11 @@ def twin_facades(
     Raises:
         ValueError: if an argument is out of range.
         OSError: if the folder cannot be written.
+
+    Example:
+        >>> data = twin_facades("test", landmarks=2, views=3, size=64)
+        >>> len(data), "".join(data.difficulty), data.twin_of.tolist()
+        (6, 'EMHEMH', [1, 0])
     """
     check_request(split, landmarks, views, seed, size, difficulty)
     from spatial_retrieval.data.facades.render import VERSION, Job

@@ -89,6 +89,7 @@ def channel_scatter(
             hovertemplate="channel %{pointNumber}<extra></extra>",
         )  # fmt: skip
     base_layout(fig, height=420, title=title)
+    fig.update_layout(legend={"orientation": "h", "y": -0.2})
     fig.update_xaxes(title=f"channel of the {axis}")
     return fig.update_yaxes(title="the same channel")
 
@@ -119,7 +120,7 @@ def map_pair(
         anchor = "x" if column == 1 else f"x{column}"
         fig.update_xaxes(visible=False, constrain="domain", row=1, col=column)
         fig.update_yaxes(visible=False, autorange="reversed", scaleanchor=anchor, row=1, col=column)
-    base_layout(fig, height=340, title=title)
+    base_layout(fig, height=340 if len(maps) < 3 else 260, title=title)
     return fig.update_layout(margin={"t": 80 if title else 40, "l": 8, "b": 8})
 
 
