@@ -242,6 +242,62 @@ def test_forged_marks_are_refused_and_the_page_lives_on(page):
     search_example(page, 1)
 
 
+def forge(url, event, data):
+    """Send what no page would to the first listener of an event; returns the last message."""
+    import json
+
+    import httpx
+
+    config = httpx.get(f"{url}/config").json()
+    number = next(d["id"] for d in config["dependencies"] if d["targets"][0][1] == event)
+    body = {"data": data, "fn_index": number, "session_hash": "forged", "event_data": {"index": {}}}
+    joined = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    assert joined.status_code < 500
+    if joined.status_code != 200:
+        return {"success": False}
+    address = f"{url}/gradio_api/queue/data?session_hash=forged"
+    with httpx.stream("GET", address, timeout=60) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line.removeprefix("data: ")) if line else {}
+            if message.get("msg") == "process_completed":
+                return message
+    return {"success": False}
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        ("upload", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]),
+        ("upload", [{"path": "/etc/passwd"}]),
+        ("upload", ["/etc/passwd"]),
+        ("choose", [None]),
+    ],
+)
+def test_forged_requests_reach_no_file_and_break_nothing(url, event, data):
+    message = forge(url, event, data)
+    output = message.get("output") or {}
+    shown = [v for v in output.get("data") or [] if isinstance(v, str)]
+    assert not message["success"] or not any("sr-canvas" in v for v in shown)
+    assert "root:" not in str(message)
+
+
+def test_context_layers_are_drawn(tmp_path):
+    from spatial_retrieval.demo.inside import look_inside
+    from spatial_retrieval.demo.tabs.inside import _refinement, _smoothing
+    from spatial_retrieval.model import ModelConfig, build_model
+
+    layers = (("smoothing", {"kernel_size": 3}), ("refinement", {"nodes": 8, "width": 16}))
+    model = build_model(ModelConfig(context=layers), pretrained=False).requires_grad_(False)
+    soft(0).save(tmp_path / "a.jpg")
+    found = look_inside(model, soft(1), tmp_path / "a.jpg", (10, 10))
+    figures = [*_smoothing(found), *_refinement(found)]
+    assert all(figure.visible and figure.value is not None for figure in figures)
+    plain = look_inside(
+        build_model(ModelConfig(), pretrained=False), soft(1), tmp_path / "a.jpg", (0, 0)
+    )
+    assert not any(figure.visible for figure in (*_smoothing(plain), *_refinement(plain)))
+
+
 @pytest.fixture(scope="module")
 def client(url):
     from gradio_client import Client

@@ -55,9 +55,10 @@ def uploaded(payload: Any) -> Upload:
     Raises:
         ValueError: if there is none.
     """
-    if payload is None or not payload.path:
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(path, str):
         raise ValueError("choose a photograph: JPEG, PNG or WebP")
-    return Upload(payload.orig_name or "the photograph", Path(payload.path))
+    return Upload(str(payload.get("orig_name") or "the photograph"), Path(path))
 
 
 def query_canvas(value: str, elem_id: str) -> gr.HTML:

@@ -63,11 +63,24 @@ def launch_options() -> dict[str, Any]:
         direct = [os.environ.get(variable, ""), "127.0.0.1", "localhost"]
         os.environ[variable] = ",".join(filter(None, direct))
     return {
-        "theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate"),
-        "css": asset("page.css"),
+        "theme": _theme(),
+        "head": f"<style>{asset('page.css')}</style>",  # as css= gradio would prefix each rule
         "max_file_size": MAX_FILE,
         "footer_links": ["api", "settings"],
         "run_history": False,
         # gradio's look at its own page gives up after 3 s, and a busy machine takes longer
         "_frontend": False,
     }
+
+
+def _theme() -> gr.themes.Base:
+    """Quiet, with the system's own fonts: nothing to fetch, nothing that jumps when it comes."""
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"
+    )

@@ -55,7 +55,6 @@ class QueryPanel:
             [*choices, ("Your photographs", OWN)], value=MAIN, label="Search in", visible=False,
             elem_id="where",
         )  # fmt: skip
-        gr.HTML('<div class="sr-label">Examples</div>')
         examples = card_grid(example_cards(service, None), "examples")
         self.drop = photograph("Your own query", "drop")
         self.shared = Shared(
@@ -118,10 +117,10 @@ class QueryPanel:
         self.clear.click(None, js=_SEND.format("sr-clear"))
 
     def opens(self, tab: gr.Tab) -> Any:
-        """Note which tab is open; returns the listener, for what comes after."""
+        """Note which tab is open, in the queue: only there does a change of state call others."""
         return tab.select(
             lambda: tab.id, None, self.shared.view,
-            queue=False, show_progress="hidden", api_visibility="private",
+            show_progress="hidden", concurrency_limit=None, api_visibility="private",
         )  # fmt: skip
 
     def _example(self, place: str | None, event: gr.EventData) -> tuple:

@@ -1,7 +1,9 @@
 """Visitors' own photographs: shrunk, kept in a private folder for an hour, then deleted."""
 
 import secrets
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +26,6 @@ class Upload:
     source: Path | bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Private:
-    gallery: Gallery
-    folder: tempfile.TemporaryDirectory
-
-
 class Sessions:
     """Private galleries by a key that cannot be guessed.
 
@@ -43,8 +39,10 @@ class Sessions:
         capacity: int = limits.MAX_SESSIONS,
         seconds: float = limits.SESSION_SECONDS,
     ) -> None:
-        self._galleries: Store[_Private] = Store(
-            capacity, seconds=seconds, dropped=lambda private: private.folder.cleanup()
+        self._home = Path(tempfile.mkdtemp(prefix="spatial-retrieval-"))
+        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+        self._galleries: Store[Gallery] = Store(
+            capacity, seconds=seconds, dropped=lambda gallery: _delete(gallery.folder)
         )
 
     def __len__(self) -> int:
@@ -63,9 +61,7 @@ class Sessions:
             raise ValueError(
                 f"expected 1 to {limits.MAX_PHOTOGRAPHS} photographs, got {len(uploads)}"
             )
-        folder = tempfile.TemporaryDirectory(
-            prefix="spatial-retrieval-", ignore_cleanup_errors=True
-        )
+        folder = Path(tempfile.mkdtemp(dir=self._home))
         labels, failed = {}, {}
         for number, upload in enumerate(uploads):
             try:
@@ -74,19 +70,18 @@ class Sessions:
                 failed[upload.name] = str(error)
                 continue
             name = f"{number:03d}.jpg"
-            Path(folder.name, name).write_bytes(jpeg(image, 90))
+            (folder / name).write_bytes(jpeg(image, 90))
             labels[name] = upload.name
         if not labels:
-            folder.cleanup()
+            _delete(folder)
             raise ValueError(f"none of the files is a photograph; {next(iter(failed.values()))}")
-        gallery = _gallery(Path(folder.name), labels)
-        self._galleries.put(gallery.key, _Private(gallery, folder))
+        gallery = _gallery(folder, labels)
+        self._galleries.put(gallery.key, gallery)
         return gallery, failed
 
     def get(self, key: str) -> Gallery | None:
         """The gallery, or None when it was deleted."""
-        private = self._galleries.get(key)
-        return None if private is None else private.gallery
+        return self._galleries.get(key)
 
     def drop(self, key: str) -> None:
         """Delete a gallery and its files now."""
@@ -126,3 +121,7 @@ def _gallery(folder: Path, labels: dict[str, str]) -> Gallery:
         examples=tuple(Example(folder / n, labels[n], n) for n in names[:8]),
         note=f"Your {len(names)} photographs, private to this visit.",
     )
+
+
+def _delete(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -55,7 +55,7 @@ class OwnTab:
         )  # fmt: skip
 
     def _add(self, files: Any, own: str | None, progress: gr.Progress = _PROGRESS) -> tuple:
-        uploads = [uploaded(file) for file in (files.root if files else [])]
+        uploads = [uploaded(file) for file in files or []]
         if not uploads:
             raise ValueError("add some photographs first")
         service = self.shared.service

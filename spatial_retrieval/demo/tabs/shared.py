@@ -90,7 +90,7 @@ def example_cards(service: Service, place: str | None) -> str:
     for example in gallery.examples:
         picture = service.example_picture(example)
         items.append(html.Card(picture, f"Example query: {example.label}", title=example.label))
-    return html.cards(items, kind="examples")
+    return '<div class="sr-label">Examples</div>' + html.cards(items, kind="examples")
 
 
 def _card(service: Service, results: Results, answer: Answer, hint: str, mark: str) -> html.Card:
