@@ -37,7 +37,7 @@ from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name, sift
 
 QUALITY = ("none", "aqe", "superglobal", "verify", "verify-learned", "verify-cells", "hypergraph")
-TIME = ("aqe", "dba+aqe", "superglobal", "verify", "hypergraph")
+TIME = ("aqe", "superglobal", "verify", "hypergraph")
 
 
 def main() -> None:

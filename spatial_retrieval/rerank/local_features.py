@@ -70,7 +70,8 @@ class LocalMethod:
         Raises:
             ImageError: if the image cannot be read.
         """
-        return self.extract(crop_query(load_image(source), box, self.size))
+        image = load_image(source, draft=None if box else self.size)
+        return self.extract(crop_query(image, box, self.size))
 
 
 def sift(*, points: int = 1000, ratio: float = 0.85, **geometry: Any) -> LocalMethod:
