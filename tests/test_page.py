@@ -216,11 +216,8 @@ def test_looking_inside_and_whether_reranking_was_needed(page):
     page.wait_for_selector("#verified .sr-note")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(page, url, theme):
+def test_nothing_is_wider_than_a_phone(page):
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{url}/?__theme={theme}")
-    page.wait_for_selector("#examples .sr-card")
     search_example(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 

@@ -75,11 +75,11 @@ class NeededTab:
 def _verdict(found: Agreement) -> str:
     groups, spent = len(found.communities), found.milliseconds["agreement"]
     formed = "1 community" if groups == 1 else f"{groups} communities"
-    said_ = "not needed" if not found.needed else "worth a try"
+    verdict = "re-ranking is worth a try" if found.needed else "re-ranking is not needed"
     text = (
-        f"Re-ranking is {said_}: the first {len(found.ranks)} answers form {formed}, "
-        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). "
-        f"Asking took {spent:.1f} ms."
+        f"By this measure {verdict}: the first {len(found.ranks)} answers form {formed}, "
+        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). It took "
+        f"{spent:.1f} ms. It cannot tell when all agree on the wrong thing, such as a twin."
     )
     return html.note(text, "warning" if found.needed else "good")
 
