@@ -234,8 +234,7 @@ def test_forged_marks_are_refused_and_the_page_lives_on(page):
         }"""
     )
     page.mouse.click(*canvas_point(page, 0.9, 0.9))
-    toast = page.wait_for_selector(".toast-body")
-    assert "inside the 320×256 query" in toast.inner_text()
+    page.wait_for_selector("#found .sr-card")  # localised without that mark
     search_example(page, 1)
 
 
@@ -245,10 +244,10 @@ def forge(url, event, data):
 
     import httpx
 
-    config = httpx.get(f"{url}/config").json()
+    config = httpx.get(f"{url}/config", timeout=60).json()
     number = next(d["id"] for d in config["dependencies"] if d["targets"][0][1] == event)
     body = {"data": data, "fn_index": number, "session_hash": "forged", "event_data": {"index": {}}}
-    joined = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    joined = httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60)
     assert joined.status_code < 500
     if joined.status_code != 200:
         return {"success": False}

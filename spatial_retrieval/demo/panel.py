@@ -87,7 +87,7 @@ class QueryPanel:
         search.run(dropped.success)
         quick = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple"}
         marked = shared.canvas.box(
-            said(self._marks),
+            self._marks,
             [shared.query, shared.marks],
             shared.marks,
             api_visibility="private",
@@ -95,14 +95,14 @@ class QueryPanel:
         )
         search.run(marked.success)
         shared.canvas.seed(
-            said(self._marks),
+            self._marks,
             [shared.query, shared.marks],
             shared.marks,
             api_visibility="private",
             **quick,
         )
         seeded = shared.canvas.seed(
-            said(self._marks),
+            self._marks,
             [shared.query, shared.marks],
             shared.marks,
             api_visibility="private",
@@ -136,14 +136,16 @@ class QueryPanel:
         return place, example_cards(self.shared.service, place)
 
     def _marks(self, query: Any, known: dict[str, Any], event: gr.EventData) -> dict[str, Any]:
-        """The marks as the browser has them; an older message that comes late changes nothing."""
-        stamp = limits.whole(event_value(event, "stamp"), "the stamp", 0, 2**53)
-        if stamp < known["stamp"]:
+        """The marks as the browser has them.
+
+        Nothing changes for an older message that comes late, or for one that no canvas would send:
+        outside the queue an error would be a failure of the server, not a sentence.
+        """
+        try:
+            stamp = limits.whole(event_value(event, "stamp"), "the stamp", 0, 2**53)
+            points, box = (event_value(event, name) for name in ("points", "box"))
+            size = self.shared.service.queries[query].image.size
+            marks = {"points": limits.points(points, size), "box": limits.box(box, size)}
+        except ValueError:
             return gr.skip()
-        points, box = (event_value(event, name) for name in ("points", "box"))
-        size = self.shared.service.queries[query].image.size
-        return {
-            "points": limits.points(points, size),
-            "box": limits.box(box, size),
-            "stamp": stamp,
-        }
+        return gr.skip() if stamp < known["stamp"] else {**marks, "stamp": stamp}

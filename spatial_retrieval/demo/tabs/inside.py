@@ -83,7 +83,9 @@ def _shares(found: Inside) -> str:
         )
         for image, shares, name in pictures
     ]  # fmt: skip
-    return html.cards(cards, kind="pair") + html.note(f"Similarity {found.similarity:.3f}.")
+    return html.cards(cards, kind="pair") + html.note(
+        f"Similarity by these maps alone: {found.similarity:.3f}."
+    )
 
 
 def _smoothing(found: Inside) -> tuple[gr.Plot, gr.Plot]:

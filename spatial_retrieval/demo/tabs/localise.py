@@ -91,7 +91,7 @@ class LocaliseTab:
         marks = [shared.marks, shared.canvas]
         added = self.add.click(
             said(self._add), [shared.query, shared.marks, self.x, self.y, self.wanted], marks,
-            queue=False, api_visibility="private",
+            **HEAVY,
         )  # fmt: skip
         self.run(added.success)
         found = self.find.click(
