@@ -94,13 +94,6 @@ class QueryPanel:
             **quick,
         )
         search.run(marked.success)
-        shared.canvas.seed(
-            self._marks,
-            [shared.query, shared.marks],
-            shared.marks,
-            api_visibility="private",
-            **quick,
-        )
         seeded = shared.canvas.seed(
             self._marks,
             [shared.query, shared.marks],
