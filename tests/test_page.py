@@ -235,6 +235,7 @@ def test_forged_marks_are_refused_and_the_page_lives_on(page):
     )
     page.mouse.click(*canvas_point(page, 0.9, 0.9))
     page.wait_for_selector("#found .sr-card")  # localised without that mark
+    page.get_by_role("tab", name="Search").click()
     search_example(page, 1)
 
 
