@@ -33,6 +33,9 @@ def test_matched_inliers_ends_on_the_points_of_both_photographs():
     assert (first.x[1], first.y[1]) == pytest.approx((found.b[0, 0] + 240 + 12, found.b[0, 1]))
     assert last.x[0] == pytest.approx(found.a[-1, 0])
     assert fig.layout.title.text == f"{len(found)} inliers"
+    small = matched_inliers(a, b, found, lines=10, side=120)
+    assert (small.data[1].x[0], small.data[1].y[0]) == pytest.approx(tuple(found.a[0] / 2))
+    assert small.data[1].x[1] == pytest.approx(found.b[0, 0] / 2 + 120 + 12)
 
 
 def test_matched_inliers_without_a_match_and_with_a_box():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from spatial_retrieval.images import Box, ImageSource, crop_query, load_image, resize
+from spatial_retrieval.images import Box, ImageSource, check_box, load_image, resize
 from spatial_retrieval.plots.style import COLORS, base_layout, image_trace
 from spatial_retrieval.rerank import Matches
 
@@ -54,6 +54,7 @@ def matched_inliers(
     *,
     box: Box | None = None,
     lines: int = 60,
+    side: int = 300,
     title: str | None = None,
 ) -> go.Figure:
     """Two photographs side by side, the point pairs that agree on one geometry joined by lines.
@@ -64,10 +65,13 @@ def matched_inliers(
         matches: what spatial verification found between them.
         box: part of the query that was asked for.
         lines: pairs drawn at most, evenly taken from all.
+        side: longest side of each picture in pixels.
         title: of the figure, by default the number of inliers.
     """
-    left = crop_query(load_image(query), box, max(matches.size_a)).resize(matches.size_a)
-    right = resize(load_image(image), max(matches.size_b)).resize(matches.size_b)
+    left = load_image(query)
+    left = resize(left if box is None else left.crop(check_box(box, left.size)), side)
+    right = resize(load_image(image, draft=side), side)
+    scale_a, scale_b = left.width / matches.size_a[0], right.width / matches.size_b[0]
     gap = 12
     width = left.width + gap + right.width
     height = max(left.height, right.height)
@@ -78,10 +82,10 @@ def matched_inliers(
     chosen = np.linspace(0, len(matches) - 1, min(lines, len(matches))).round().astype(int)
     offset = left.width + gap
     for place, i in enumerate(chosen):
-        (x0, y0), (x1, y1) = matches.a[i], matches.b[i]
+        (x0, y0), (x1, y1) = scale_a * matches.a[i], scale_b * matches.b[i]
         fig.add_trace(_match_line((x0, x1 + offset), (y0, y1), COLORS[place % 6]))
     title = f"{len(matches)} inliers" if title is None else title
-    base_layout(fig, height=round(52 + 620 * height / width), title=title)
+    base_layout(fig, height=height + 52, title=title)
     fig.update_layout(margin={"l": 4, "r": 4, "b": 4}, showlegend=False)
     fig.update_xaxes(visible=False, range=[0, width], constrain="domain")
     return fig.update_yaxes(visible=False, range=[height, 0], scaleanchor="x", constrain="domain")
