@@ -1,9 +1,10 @@
 """How long does one localisation take? Seeds to masks over cached gallery maps.
 
-    python benchmarks/localization.py            12 maps of 20×30 cells, 112 channels, 2 threads
+    python benchmarks/localization.py            12 maps of 20×30 cells, 112 channels, 1 thread
     python benchmarks/localization.py --quick    the same, fewer rounds
 
-"seeds → masks in cells" is the target: prepare the query, find it in all maps, masks and boxes in
+One thread is enough: the pieces are too small to be worth sharing, and on a busy machine two threads
+wait for each other. "seeds → masks in cells" is the target: prepare the query, find it in all maps, masks and boxes in
 cells. "at photograph size" adds edge-following masks of 480×320 pixels.
 """
 
@@ -25,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--maps", type=int, default=12)
     parser.add_argument("--channels", type=int, default=112)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -214,7 +214,8 @@ def manifest_scene(model: RetrievalModel, folder: Path, stage: str | None, part:
 
 def _filled(box: Sequence[float], photograph: Image.Image) -> np.ndarray:
     mask = np.zeros((photograph.height, photograph.width), dtype=bool)
-    x0, y0, x1, y1 = (round(v * s) for v, s in zip(box, 2 * photograph.size, strict=True))
+    size = 2 * photograph.size
+    x0, y0, x1, y1 = (max(0, round(v * s)) for v, s in zip(box, size, strict=True))
     mask[y0:y1, x0:x1] = True
     return mask
 

@@ -97,32 +97,34 @@ def test_a_constant_map_answers_no_region():
     assert len(localize(texture(0), flat, box=BOX)) == 0
 
 
-def test_points_grow_over_what_is_alike_and_stop_at_negatives():
-    x = 0.1 * texture(0)
-    x[0, :, :7] += 2
-    x[1, :, 7:13] += 2
-    x[2, :, 13:] += 2
-    left = prepare_query(x, seeds=[(3.5, 5.5)]).positive
-    assert left[:, :7].all() and not left[:, 7:].any()
-    both = prepare_query(x, seeds=[(3.5, 5.5), (8.5, 2.5)]).positive
-    assert both[:, :13].all() and not both[:, 13:].any()
-    boxed = prepare_query(x, seeds=[(3.5, 5.5)], box=(2, 0, 20, 14)).positive
-    assert boxed[:, 2:7].all() and not boxed[:, :2].any()
-    less = prepare_query(x, box=(2, 0, 20, 14), negatives=[(16.5, 5.5)])
-    assert not less.positive[:, 13:].any() and less.positive[:, 2:13].all()
-    assert less.negative[5, 16]
+def test_points_grow_over_what_is_alike_and_connected():
+    x = 0.05 * texture(0)
+    x[2] += 0.3
+    for columns in (slice(1, 7), slice(13, 19)):
+        x[0, 2:12, columns] += 2
+    left = torch.zeros(14, 20).bool()
+    left[2:12, 1:7] = True
+    right = left.roll(12, dims=1)
+    assert torch.equal(prepare_query(x, seeds=[(3.5, 5.5)]).positive, left)
+    both = prepare_query(x, seeds=[(3.5, 5.5), (15.5, 5.5)]).positive
+    assert torch.equal(both, left | right)
+    boxed = prepare_query(x, seeds=[(3.5, 5.5)], box=(3, 0, 20, 14)).positive
+    assert boxed[2:12, 3:7].all() and not boxed[:, :3].any() and not boxed[:, 7:].any()
+    less = prepare_query(x, box=(1, 2, 19, 12), negatives=[(9.5, 5.5)])
+    assert torch.equal(less.positive, left | right) and less.negative[5, 9]
 
 
 def test_a_negative_point_takes_its_likeness_away():
-    x = 0.1 * texture(0)
+    x = 0.05 * texture(0)
     x[0, :, :7] += 2
-    x[0, :, 13:] += 2
-    x[1, :, 13:] += 0.12
-    x[2, :, 7:13] += 2
-    with_right = prepare_query(x, seeds=[(3.5, 5.5)]).positive
-    without = prepare_query(x, seeds=[(3.5, 5.5)], negatives=[(16.5, 5.5)]).positive
-    assert with_right[:, 13:].float().mean() > 2 * without[:, 13:].float().mean()
-    assert not without[5, 16] and without[5, 3]
+    x[0, :, 7:13] += 1.6
+    x[1, :, 7:13] += 1.2
+    x[2, :, 13:] += 0.3
+    whole = prepare_query(x, seeds=[(3.5, 5.5)]).positive
+    part = prepare_query(x, seeds=[(3.5, 5.5)], negatives=[(10.5, 5.5)])
+    assert part.positive[:, :7].float().mean() > 0.9 and not part.positive[4:7, 9:12].any()
+    assert whole[:, 7:13].float().mean() > part.positive[:, 7:13].float().mean()
+    assert part.negative[5, 10]
 
 
 def test_chooses_the_object_by_itself_in_two_ways():
@@ -230,13 +232,14 @@ def test_tolerance_and_warp():
 
 def test_no_agreement_without_matches_or_by_mirroring():
     cells = torch.nn.functional.normalize(texture(0).flatten(1), dim=0)
-    everything = torch.ones(280).bool()
+    everything, rival = torch.arange(280), torch.full((280,), -1.0)
     mirrored = torch.nn.functional.normalize(texture(0).flip(-1).flatten(1), dim=0)
-    assert agree(cells.T @ cells, everything, (14, 20), (14, 20)).score == 1
-    assert agree(cells.T @ mirrored, everything, (14, 20), (14, 20)) is None
-    three = torch.zeros(280).bool()
-    three[:3] = True
-    assert agree(cells.T @ cells, three, (14, 20), (14, 20)) is None
+    grids = (14, 20), (14, 20)
+    assert agree(cells.T @ cells, everything, rival, *grids).score == 1
+    assert agree(cells.T @ mirrored, everything, rival, *grids) is None
+    assert agree(cells.T[:3] @ cells, everything[:3], rival, *grids) is None
+    assert agree(cells.T[:0] @ cells, everything[:0], rival, *grids) is None
+    assert agree(cells.T @ cells, everything, rival + 3, *grids) is None
 
 
 def photograph(box, size=(320, 224)):

@@ -44,13 +44,18 @@ class Agreement:
 
 
 def agree(
-    similarity: Tensor, positive: Tensor, query_grid: tuple[int, int], grid: tuple[int, int]
+    similarity: Tensor,
+    rows: Tensor,
+    rival: Tensor,
+    query_grid: tuple[int, int],
+    grid: tuple[int, int],
 ) -> Agreement | None:
     """The affine map that most matches of the object's cells support.
 
     Args:
-        similarity: (N_query, N_gallery); −inf takes a gallery cell out.
-        positive: (N_query,) bool, the object's cells.
+        similarity: (m, N_gallery), of the object's cells; −inf takes a gallery cell out.
+        rows: (m,) int64, which query cells these are, y·W + x.
+        rival: (N_gallery,), similarity to the nearest cell that is not the object.
         query_grid: (H, W) of the query's map.
         grid: (H, W) of the gallery's map.
 
@@ -60,7 +65,10 @@ def agree(
     """
     import cv2
 
-    query, gallery = _mutual(similarity, positive)
+    if not len(rows):
+        return None
+    matched, gallery = _mutual(similarity, rival)
+    query = rows[matched]
     if len(query) < 4:
         return None
     radius = tolerance(grid)
@@ -88,7 +96,7 @@ def false_alarms(matches: int, supporters: int, chance: float) -> float:
 
     Example:
         >>> round(false_alarms(100, 20, 0.01), 1)
-        8.4
+        8.2
     """
     if supporters < 4:
         return 0.0
@@ -119,12 +127,13 @@ def warp(cells: Tensor, transform: np.ndarray, grid: tuple[int, int]) -> Tensor:
 _TRIALS = 500
 
 
-def _mutual(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (query cell of the object, gallery cell) that are each other's nearest."""
-    cells = torch.nonzero(positive).flatten()
-    value, nearest = similarity[cells].max(dim=1)
-    mutual = (similarity.argmax(dim=0)[nearest] == cells) & (value > 0)
-    return cells[mutual], nearest[mutual]
+def _mutual(similarity: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs (row, gallery cell) that are each other's nearest, nearer than any rival."""
+    value, nearest = similarity.max(dim=1)
+    rows = torch.arange(len(similarity))
+    mutual = similarity.argmax(dim=0)[nearest] == rows
+    kept = mutual & (value > 0) & (value >= rival[nearest])
+    return rows[kept], nearest[kept]
 
 
 def _points(cells: Tensor, grid: tuple[int, int]) -> np.ndarray:

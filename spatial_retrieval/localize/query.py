@@ -8,6 +8,9 @@ counts less than what tells them apart. With the mean :math:`\mu` and covariance
           W = (\Lambda + \rho\,\bar\lambda)^{-p/2}\, V^\top ,
 
 a full whitening for p = 1, centring alone for p = 0.
+
+A box says which cells are the object. Clicked points don't: from each of them the object grows by
+two-means (foreground and background) over the cells connected to it.
 """
 
 from collections.abc import Sequence
@@ -17,9 +20,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import max_pool2d, normalize
 
 from spatial_retrieval.localize.lost import lost
+from spatial_retrieval.localize.regions import components
 
 __all__ = ["Auto", "Query", "Whitener", "check_map", "prepare_query"]
 
@@ -98,8 +102,9 @@ def prepare_query(
         negatives: clicked points that are not the object.
         box: (x0, y0, x1, y1) around the object, in cells; may be given together with seeds, which
             then choose among its cells.
-        auto: without seeds and box: "prototypes", k-means centres of the cells with strong
-            responses, which also works when the object fills the photograph, or "degree", LOST.
+        auto: without seeds and box: "prototypes", two-means that starts from the cells with strong
+            and with weak responses and also works when the object fills the photograph, or
+            "degree", LOST.
 
     Raises:
         ValueError: if the map has fewer than two cells, a point lies outside it, the box is empty
@@ -113,18 +118,16 @@ def prepare_query(
     inside = _cells_in(box, height, width) if box is not None else None
     clicked = _cells_at(seeds or (), height, width)
     refused = _cells_at(negatives, height, width)
-    if clicked:
-        seed = _likeness(cells, clicked, refused)
-        positive = _grown(seed, clicked)
-        positive = positive & inside.flatten() if inside is not None else positive
-    elif inside is not None:
+    if refused and not clicked and inside is None:
+        raise ValueError("expected a point on the object or a box beside the negative points")
+    if inside is not None and not clicked:
         seed, positive = inside.flatten().float(), inside.flatten()
         if refused:
-            positive = positive & (_likeness(cells, refused, []) < _SAME)
-    elif refused:
-        raise ValueError("expected a point on the object or a box beside the negative points")
+            positive = positive & ~_alike(cells, refused)
     else:
-        seed, positive = _chosen(x, cells, auto)
+        seed, positive = _divide(x, clicked, refused) if clicked else _chosen(x, auto)
+        positive = positive & inside.flatten() if inside is not None else positive
+        positive[clicked] = True
     if not positive.any() and cells.any():
         raise ValueError("no cell is left for the object; give fewer negative points, or a box")
     negative = _negative(cells, positive, refused, inside)
@@ -143,9 +146,6 @@ def check_map(x: Tensor, name: str) -> None:
         )
     if not x.isfinite().all():
         raise ValueError(f"expected a finite {name} map, got NaN or infinity")
-
-
-_SAME = 0.4  # whitened similarity above which a cell is taken for more of the same
 
 
 def _cells_in(box: Sequence[float], height: int, width: int) -> Tensor:
@@ -179,19 +179,50 @@ def _cells_at(points: Sequence[Point], height: int, width: int) -> list[int]:
     return found
 
 
-def _likeness(cells: Tensor, wanted: list[int], refused: list[int]) -> Tensor:
-    """(N,): similarity to the nearest wanted cell, −1 where a refused one is nearer."""
-    alike = (cells @ cells[wanted].T).amax(dim=1)
-    if not refused:
-        return alike
-    return torch.where((cells @ cells[refused].T).amax(dim=1) > alike, -1.0, alike)
+def _alike(cells: Tensor, refused: list[int], least: float = 0.4) -> Tensor:
+    """(N,) bool: cells so similar to a refused one that they are refused with it."""
+    return (cells @ cells[refused].T).amax(dim=1) >= least
 
 
-def _grown(likeness: Tensor, clicked: list[int]) -> Tensor:
-    """(N,) bool: the clicked cells and every cell that is alike."""
-    positive = likeness >= _SAME
-    positive[clicked] = True
-    return positive
+def _divide(
+    x: Tensor, clicked: list[int], refused: list[int], steps: int = 6
+) -> tuple[Tensor, Tensor]:
+    """Seed map and positive cells: two-means, from the clicked cells and the weakest responses.
+
+    Each step compares all cells with the mean cell inside and the mean cell outside; what is nearer
+    to the inside and, when there are clicks, connected to one of them is the next inside.
+    """
+    grid = x.shape[1:]
+    cells = normalize(x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True), dim=0).T
+    strength = x.flatten(1).norm(dim=0)
+    inside = _around(clicked, grid) if clicked else strength >= strength.mean()
+    outside = (strength < strength.mean()) & ~inside
+    outside[refused] = True
+    likeness = inside.float()
+    for _ in range(steps):
+        means = [normalize(cells[side].sum(dim=0), dim=0) for side in (inside, outside)]
+        likeness = cells @ (means[0] - means[1])
+        likeness[_around(refused, grid)] = -1
+        following = _connected(likeness > 0, clicked, grid)
+        if not following.any():
+            break
+        inside, outside = following, ~following
+    return likeness, inside
+
+
+def _around(cells: list[int], grid: Sequence[int]) -> Tensor:
+    """(N,) bool: these cells and their eight neighbours."""
+    mask = torch.zeros(grid[0] * grid[1])
+    mask[cells] = 1
+    return max_pool2d(mask.view(1, *grid), 3, stride=1, padding=1).flatten() > 0
+
+
+def _connected(mask: Tensor, clicked: list[int], grid: Sequence[int]) -> Tensor:
+    """The components that hold a click; all of them without clicks."""
+    if not clicked:
+        return mask
+    labels = components(mask.view(*grid)).flatten()
+    return torch.isin(labels, labels[clicked]) & (labels > 0)
 
 
 def _negative(cells: Tensor, positive: Tensor, refused: list[int], inside: Tensor | None) -> Tensor:
@@ -205,31 +236,11 @@ def _negative(cells: Tensor, positive: Tensor, refused: list[int], inside: Tenso
     return negative & ~positive
 
 
-def _chosen(x: Tensor, cells: Tensor, auto: Auto) -> tuple[Tensor, Tensor]:
+def _chosen(x: Tensor, auto: Auto) -> tuple[Tensor, Tensor]:
     """Seed map and positive cells without any hint."""
     if auto == "degree":
         result = lost(x)
         return -result.degree.flatten().float(), result.mask.flatten()
     if auto != "prototypes":
         raise ValueError(f"expected auto prototypes or degree, got {auto!r}")
-    strength = x.flatten(1).norm(dim=0)
-    if not cells.any():
-        return strength, torch.zeros_like(strength, dtype=torch.bool)
-    strong = strength >= strength.mean()
-    prototypes = _kmeans(cells[strong], 4)
-    weak = normalize(cells[~strong].mean(dim=0), dim=0) if not strong.all() else 0 * cells[0]
-    seed = (cells @ prototypes.T).amax(dim=1) - cells @ weak
-    return seed, strong & (seed > 0)
-
-
-def _kmeans(cells: Tensor, k: int, steps: int = 10) -> Tensor:
-    """k unit centres (k, K) of unit rows; starts far apart, so the outcome is always the same."""
-    centres = cells[:1]
-    for _ in range(min(k, len(cells)) - 1):
-        nearest = (cells @ centres.T).amax(dim=1)
-        centres = torch.cat([centres, cells[nearest.argmin()][None]])
-    for _ in range(steps):
-        member = (cells @ centres.T).argmax(dim=1)
-        sums = torch.zeros_like(centres).index_add_(0, member, cells)
-        centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, normalize(sums, dim=1), centres)
-    return centres
+    return _divide(x, [], [])

@@ -122,12 +122,18 @@ def find(
         raise ValueError(f"expected limit >= 1, got {limit}")
     x = gallery_map.detach().float().cpu()
     grid = (x.shape[1], x.shape[2])
-    similarity = query.cells @ query.whitener(x).T  # (N_query, N_gallery)
-    evidence = _evidence(similarity, query).reshape(grid)
+    z = query.whitener(x).T  # (K, N_gallery)
+    rows = torch.nonzero(_enough(query.positive).flatten()).flatten()
+    similarity = query.cells[rows] @ z
+    rival = _nearest(query, query.negative, z)
+    # Without any negative cell, the similarity of unrelated cells takes their place.
+    other = rival if query.negative.any() else torch.full_like(rival, _UNRELATED)
+    small = len(rows) > query.positive.sum()
+    wanted = _nearest(query, query.positive, z) if small or not len(rows) else similarity.amax(0)
+    evidence = torch.where(wanted > -1, wanted - other, 0.0).reshape(grid)
     heat, score, regions = evidence - _PRIOR, 0.0, []
-    matched = _enough(query.positive).flatten()
     while len(regions) < limit:
-        found = agree(similarity, matched, query.grid, grid)
+        found = agree(similarity, rows, rival, query.grid, grid)
         score = max(score, found.score) if found else score
         if found is None or (regions and found.score < threshold):
             break
@@ -137,20 +143,17 @@ def find(
         if region is None or found.score < threshold:
             break
         regions.append(region)
-        similarity[:, region.mask.flatten()] = -torch.inf
+        if len(regions) < limit:
+            similarity[:, region.mask.flatten()] = -torch.inf
     regions = [_on(region, gallery_map.device) for region in regions]
     regions.sort(key=lambda region: -region.score)
     return Localization(tuple(regions), heat.to(gallery_map.device), score)
 
 
-def _evidence(similarity: Tensor, query: Query) -> Tensor:
-    """(N_gallery,): nearest positive against nearest negative."""
-    positive, negative = query.positive.flatten(), query.negative.flatten()
-    if not positive.any():
-        return torch.zeros(similarity.shape[1])
-    wanted = similarity[positive].amax(dim=0)
-    # Without any negative cell, the similarity of unrelated cells takes their place.
-    return wanted - (similarity[negative].amax(dim=0) if negative.any() else _UNRELATED)
+def _nearest(query: Query, which: Tensor, z: Tensor) -> Tensor:
+    """(N_gallery,): similarity to the nearest of these query cells, −1 when there are none."""
+    cells = query.cells[which.flatten()]
+    return (cells @ z).amax(dim=0) if len(cells) else torch.full((z.shape[1],), -1.0)
 
 
 _UNRELATED = 0.5

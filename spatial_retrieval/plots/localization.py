@@ -24,7 +24,7 @@ __all__ = [
     "score_histogram",
 ]
 
-_SIDE = 320  # of a photograph in a figure, pixels
+_SIDE = 200  # of a photograph in a figure, pixels
 _HEAT = "RdBu_r"
 
 
@@ -190,14 +190,14 @@ def _heat_trace(
     """Half-transparent heat over a picture of ``size``; the largest absolute value is full red."""
     if smooth:
         z = enlarge(values - values.mean() if float(values.max()) <= 0 else values, size).numpy()
-        z = z[::4, ::4]
+        z = z[::6, ::6]
     else:
         z = values.float().numpy()
     step = (size[0] / z.shape[1], size[1] / z.shape[0])
     limit = float(np.abs(z).max()) or 1.0
     fig.add_trace(
         go.Heatmap(
-            z=np.round(z, 3), x0=step[0] / 2, dx=step[0], y0=step[1] / 2, dy=step[1],
+            z=np.round(z, 2), x0=step[0] / 2, dx=step[0], y0=step[1] / 2, dy=step[1],
             colorscale=_HEAT, zmin=-limit, zmax=limit, showscale=False, opacity=0.6,
             hovertemplate="%{z:.2f}<extra></extra>",
         ),
