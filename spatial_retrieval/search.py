@@ -145,6 +145,7 @@ def open_index(folder: str | Path, *, model: str | None = None) -> Searcher:
             f"{folder}: built with another model ({built_with!r}) than {model or built_with!r} is "
             "now; search with that one, or index the folder again"
         )
+    index.search(index.descriptors[:1], 1)  # so that the first query does not pay for the start
     source = index.info.get("folder")
     return Searcher(index, loaded, size, tuple(scales), Path(source) if source else None)
 
