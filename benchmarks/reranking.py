@@ -102,6 +102,7 @@ def _search(
     vectors = describe(model, paths, size=size)
     queries, database = split.queries[asked], split.database
     index = DescriptorIndex.build(vectors[database], [names[i] for i in database])
+    index.search(vectors[:1], 1)  # FAISS copies the vectors on first use
     seconds, ranking = _timed(lambda: index.search(vectors[queries], len(index)))
     context = RerankContext(
         queries=vectors[queries],
