@@ -3,9 +3,9 @@
     python benchmarks/localization.py            12 maps of 20×30 cells, 112 channels, 1 thread
     python benchmarks/localization.py --quick    the same, fewer rounds
 
-One thread is enough: the pieces are too small to be worth sharing, and on a busy machine two threads
-wait for each other. "seeds → masks in cells" is the target: prepare the query, find it in all maps, masks and boxes in
-cells. "at photograph size" adds edge-following masks of 480×320 pixels.
+One thread is enough: the pieces are too small to share, and on a busy machine two threads wait for
+each other. "seeds → masks in cells" is the target: prepare the query, find it in all maps, masks
+and boxes in cells. "at photograph size" adds edge-following masks of 480×320 pixels.
 """
 
 import argparse
