@@ -1,10 +1,9 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
+from pictures import draw
 
 # a busy machine is slow, which is no fault of the code; and the same examples on every run
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -27,16 +26,6 @@ def gem_model():
     from spatial_retrieval import load_model
 
     return load_model("lite0-gem", device="cpu")
-
-
-def draw(seed: int, width: int = 96, height: int = 64) -> Image.Image:
-    """A picture of coloured boxes: quick to make, and unlike that of another seed."""
-    rng = np.random.default_rng(seed)
-    pixels = np.full((height, width, 3), rng.integers(0, 256, 3), dtype=np.uint8)
-    for _ in range(12):
-        x, y = rng.integers(0, width), rng.integers(0, height)
-        pixels[y : y + 20, x : x + 25] = rng.integers(0, 256, 3)
-    return Image.fromarray(pixels)
 
 
 @pytest.fixture

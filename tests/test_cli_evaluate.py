@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import draw
+from pictures import draw
 from PIL import Image
 
 from spatial_retrieval.cli import main

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import draw
+from pictures import draw
 from PIL import Image
 from test_cli_retrieval import fails
 

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval.cli import main
 

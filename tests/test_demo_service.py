@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from pictures import draw as boxes
 from PIL import Image
 
 from spatial_retrieval.demo import html, limits
@@ -19,7 +20,6 @@ from spatial_retrieval.demo.store import Store
 from spatial_retrieval.folder_index import index_folder
 from spatial_retrieval.images import ImageError
 from spatial_retrieval.model import ModelConfig, build_model
-from tests.conftest import draw as boxes
 
 
 def draw(seed, width, height):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval import ImageError, describe, feature_maps
 from spatial_retrieval.extract import describe_readable, load_tensor

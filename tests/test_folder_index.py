@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval import DescriptorIndex, index_folder
 from spatial_retrieval import folder_index as module

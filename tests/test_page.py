@@ -5,9 +5,8 @@ import io
 import shutil
 
 import pytest
+from pictures import draw
 from PIL import Image
-
-from tests.conftest import draw
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytest.importorskip(

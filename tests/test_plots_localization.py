@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval.localize import Localization, Region, lost, prepare_query
 from spatial_retrieval.plots.localization import (

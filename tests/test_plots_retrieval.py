@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval.plots.retrieval import answer_strip, similarity_heatmap, stage_times
 

@@ -1,5 +1,5 @@
 import pytest
-from conftest import draw
+from pictures import draw
 
 from spatial_retrieval import index_folder, open_index
 
