@@ -15,6 +15,15 @@ def test_a_strip_shows_query_and_answers_with_ranks_and_marks():
         answer_strip(draw(0), [draw(1), draw(2)], [0.9])
 
 
+def test_a_strip_may_have_captions_of_its_own_or_ranks_alone():
+    fig = answer_strip(draw(0), [draw(1), draw(2)], captions=["easy", "junk"])
+    assert [a.text for a in fig.layout.annotations] == ["query", "easy", "junk"]
+    fig = answer_strip(draw(0), [draw(1), draw(2)])
+    assert [a.text for a in fig.layout.annotations] == ["query", "1", "2"]
+    with pytest.raises(ValueError, match="each of 2 answers"):
+        answer_strip(draw(0), [draw(1), draw(2)], captions=["easy"])
+
+
 def test_stage_times_are_bars_in_order():
     bars = stage_times({"decode": 2.0, "search": 0.5}).data[0]
     assert list(bars.y) == ["decode", "search"] and list(bars.x) == [2.0, 0.5]

@@ -4,7 +4,6 @@ import pytest
 from spatial_retrieval.data.twins import twin_facades
 from spatial_retrieval.evaluate.bootstrap import Interval
 from spatial_retrieval.plots.twins import (
-    as_jpeg,
     channel_scatter,
     contact_sheet,
     interval_bars,
@@ -36,10 +35,6 @@ def test_the_fronts_are_those_of_a_house_and_its_twin(data):
     assert pair.size == (204, 100)
     back = np.asarray(twin_fronts(data, 1, height=100))
     np.testing.assert_array_equal(np.asarray(pair)[:, :100], back[:, 104:])
-
-
-def test_a_notebook_picture_is_a_jpeg(data):
-    assert as_jpeg(data.image(0)).data[:2] == b"\xff\xd8"
 
 
 def test_channels_are_drawn_against_the_query_with_their_cosine():

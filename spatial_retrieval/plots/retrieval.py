@@ -15,8 +15,9 @@ __all__ = ["answer_strip", "similarity_heatmap", "stage_times"]
 def answer_strip(
     query: ImageSource,
     answers: Sequence[ImageSource],
-    scores: Sequence[float],
+    scores: Sequence[float] | None = None,
     *,
+    captions: Sequence[str] | None = None,
     correct: Sequence[bool] | None = None,
     title: str | None = None,
     side: int = 200,
@@ -25,19 +26,24 @@ def answer_strip(
 
     Args:
         query, answers: photographs, best answer first.
-        scores: one per answer.
+        scores: one per answer; None: only the ranks are written.
+        captions: what is written above each answer instead.
         correct: whether each answer shows what the query shows; drawn as ✓ and ✗.
         side: longest side of each picture in pixels.
 
     Raises:
-        ValueError: if there are not as many scores (and marks) as answers.
+        ValueError: if there are not as many scores, captions or marks as answers.
     """
-    if len(scores) != len(answers) or (correct is not None and len(correct) != len(answers)):
-        raise ValueError(f"expected a score (and mark) for each of {len(answers)} answers")
-    captions = ["query"]
-    for rank, score in enumerate(scores, start=1):
-        mark = "" if correct is None else (" ✓" if correct[rank - 1] else " ✗")
-        captions.append(f"{rank} · {score:.2f}{mark}")
+    for given in (scores, captions, correct):
+        if given is not None and len(given) != len(answers):
+            raise ValueError(
+                f"expected a score, caption and mark for each of {len(answers)} answers"
+            )
+    if captions is None:
+        marks = [""] * len(answers) if correct is None else [" ✓" if c else " ✗" for c in correct]
+        texts = [""] * len(answers) if scores is None else [f" · {score:.2f}" for score in scores]
+        captions = [f"{i}{t}{m}" for i, (t, m) in enumerate(zip(texts, marks, strict=True), 1)]
+    captions = ["query", *captions]
     fig = make_subplots(1, len(captions), subplot_titles=captions, horizontal_spacing=0.01)
     for column, source in enumerate([query, *answers], start=1):
         pixels = np.asarray(resize(load_image(source, draft=side), side))

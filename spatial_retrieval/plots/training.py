@@ -1,11 +1,11 @@
 """How a training goes: loss, learning rate and held-out scores, live in a notebook."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from spatial_retrieval.plots.notebook import mimebundle
 from spatial_retrieval.plots.style import COLORS, base_layout
 
 __all__ = ["LiveTraining", "training_figure"]
@@ -91,9 +91,7 @@ class LiveTraining:
             return
         if get_ipython() is None:
             return
-        # A figure that displays itself would make a new output each time, so send its content.
-        content = self.figure._repr_mimebundle_() if still else None
-        content = content or {"application/vnd.plotly.v1+json": json.loads(self.figure.to_json())}
+        content = mimebundle(self.figure, still=still)
         if self._handle is None:
             self._handle = display(content, raw=True, display_id=True)
         else:

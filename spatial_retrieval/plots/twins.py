@@ -12,7 +12,6 @@ from spatial_retrieval.data.twins import TwinFacades
 from spatial_retrieval.plots.style import COLORS, base_layout
 
 __all__ = [
-    "as_jpeg",
     "channel_scatter",
     "contact_sheet",
     "interval_bars",
@@ -47,17 +46,6 @@ def contact_sheet(
         tiles += [_tile(_outlined(data, int(mine[v])), side) for v in masked]
         rows.append(_joined(tiles, axis=1))
     return Image.fromarray(_joined(rows, axis=0))
-
-
-def as_jpeg(image: Image.Image, quality: int = 82) -> object:
-    """An image for a notebook's output, small enough to be kept (an IPython display object)."""
-    import io
-
-    from IPython.display import Image as Picture
-
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Picture(data=buffer.getvalue(), format="jpeg")
 
 
 def twin_fronts(data: TwinFacades, landmark: int, *, height: int = 420) -> Image.Image:
