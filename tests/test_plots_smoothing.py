@@ -97,11 +97,6 @@ def test_norm_maps_show_lengths_and_the_share_of_the_strongest():
     np.testing.assert_allclose(lines["‖y‖ after"].y, lines["‖y‖ after"].x)
 
 
-def test_signals_draw_points_and_lines():
-    figure = plots.signals({"x": torch.zeros(1, 1, 1, 5), "y": np.ones(5)}, points=["x"])
-    assert [(t.mode, len(t.y)) for t in figure.data] == [("markers", 5), ("lines", 5)]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -1,6 +1,6 @@
 """Pictures of Learnable Smoothing: kernels over the photograph, their maps, burstiness."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from plotly.subplots import make_subplots
 
+from spatial_retrieval.plots.signals import plain_array
 from spatial_retrieval.plots.style import COLORS, base_layout, hide_axes, image_trace
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "kernel_overlay",
     "kernel_values",
     "norm_maps",
-    "signals",
 ]
 
 Cell = tuple[int, int]  # row and column on the grid of the map
@@ -111,7 +111,7 @@ def heatmaps(
     """Maps (H, W) side by side, by title; all on one colour scale if ``limits`` are given."""
     fig = make_subplots(1, len(maps), subplot_titles=list(maps), horizontal_spacing=0.1)
     for column, values in enumerate(maps.values(), start=1):
-        heat = go.Heatmap(z=_array(values), **_scale(*(limits or (None, None))))
+        heat = go.Heatmap(z=plain_array(values), **_scale(*(limits or (None, None))))
         end = fig.layout[_axis("xaxis", column)].domain[1]
         heat.update(colorbar={"x": end + 0.003, "len": 0.9, "thickness": 10, "xpad": 2})
         last = column == len(maps)
@@ -139,7 +139,7 @@ def norm_maps(before: ArrayLike, after: ArrayLike, *, title: str | None = None) 
         Two maps on one scale, and for each the share of Σ‖x‖² in the strongest cells: the nearer
         to the diagonal, the less bursty.
     """
-    x, y = _array(before), _array(after)
+    x, y = plain_array(before), plain_array(after)
     if x.ndim != 3 or x.shape != y.shape:
         raise ValueError(f"expected two maps of one shape (C, H, W), got {x.shape} and {y.shape}")
     norms = {"‖x‖ before": np.linalg.norm(x, axis=0), "‖y‖ after": np.linalg.norm(y, axis=0)}
@@ -167,31 +167,8 @@ def norm_maps(before: ArrayLike, after: ArrayLike, *, title: str | None = None) 
     return fig.update_layout(margin=margin, legend={"x": 0.99, "y": 0.05, "xanchor": "right"})
 
 
-def signals(
-    lines: Mapping[str, ArrayLike],
-    *,
-    points: Sequence[str] = (),
-    x_title: str = "cell",
-    y_title: str = "value",
-) -> go.Figure:
-    """Curves by name, (N,) each; those named in ``points`` are drawn as dots."""
-    fig = go.Figure()
-    for name, values in lines.items():
-        mode = "markers" if name in points else "lines"
-        marks = {"marker": {"size": 7, "opacity": 0.7}, "line": {"width": 3}}
-        fig.add_trace(go.Scatter(y=_array(values).ravel(), name=name, mode=mode, **marks))
-    fig.update_xaxes(title=x_title)
-    fig.update_yaxes(title=y_title)
-    fig = base_layout(fig, height=320)
-    return fig.update_layout(legend={"orientation": "h", "y": 1.15})
-
-
-def _array(values: ArrayLike) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
-
-
 def _weights(values: ArrayLike) -> np.ndarray:
-    weights = _array(values)
+    weights = plain_array(values)
     side = round(len(weights) ** 0.5) if weights.ndim == 3 else 0
     if not side or side**2 != len(weights) or side % 2 == 0:
         raise ValueError(f"expected weights (K², H, W) of an odd K, got {weights.shape}")
@@ -199,7 +176,7 @@ def _weights(values: ArrayLike) -> np.ndarray:
 
 
 def _grid(values: ArrayLike, name: str) -> np.ndarray:
-    grid = _array(values)
+    grid = plain_array(values)
     if grid.ndim < 2 or grid.size != grid.shape[-1] * grid.shape[-2]:
         raise ValueError(f"expected {name} of one image, (H, W) or (1, 1, H, W), got {grid.shape}")
     return grid.reshape(grid.shape[-2:])
