@@ -129,11 +129,12 @@ _TRIALS = 500
 
 def _mutual(similarity: Tensor, rival: Tensor) -> tuple[Tensor, Tensor]:
     """Pairs (row, gallery cell) that are each other's nearest, nearer than any rival."""
-    value, nearest = similarity.max(dim=1)
-    rows = torch.arange(len(similarity))
-    mutual = similarity.argmax(dim=0)[nearest] == rows
-    kept = mutual & (value > 0) & (value >= rival[nearest])
-    return rows[kept], nearest[kept]
+    values = similarity.numpy()  # NumPy finds the place of a maximum many times faster than torch
+    rows, nearest = np.arange(len(values)), values.argmax(axis=1)
+    value = values[rows, nearest]
+    mutual = values.argmax(axis=0)[nearest] == rows
+    kept = mutual & (value > 0) & (value >= rival.numpy()[nearest])
+    return torch.from_numpy(rows[kept]), torch.from_numpy(nearest[kept])
 
 
 def _points(cells: Tensor, grid: tuple[int, int]) -> np.ndarray:

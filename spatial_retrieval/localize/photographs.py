@@ -117,7 +117,7 @@ def _without_specks(mask: Tensor, share: float = 0.05) -> Tensor:
     labels = components(mask)
     areas = torch.bincount(labels.flatten())
     areas[0] = 0
-    return torch.isin(labels, torch.nonzero(areas >= max(1, share * float(areas.sum()))).flatten())
+    return (areas >= max(1, share * float(areas.sum())))[labels]
 
 
 def _blocks(region: Region, size: tuple[int, int], scale: tuple[float, float]) -> Region:

@@ -49,8 +49,7 @@ class Whitener:
         cells = x.flatten(1)
         mean = cells.mean(dim=1, keepdim=True)
         centred = cells - mean
-        directions, spread, _ = torch.linalg.svd(centred, full_matrices=False)
-        values = spread.square() / cells.shape[1]
+        values, directions = _principal(centred)
         floor = ridge * values.sum() / len(cells)
         scale = (values + floor).clamp(min=1e-12) ** (-power / 2)
         if centred.abs().max() <= 1e-5 * cells.abs().max():  # a constant map: rounding, no cells
@@ -144,8 +143,19 @@ def check_map(x: Tensor, name: str) -> None:
             f"expected a {name} map of at least two cells, got {tuple(x.shape[1:])}; "
             "use a larger image or a finer layer"
         )
-    if not x.isfinite().all():
+    if not x.sum(dtype=torch.float64).isfinite():  # one pass, and no second map
         raise ValueError(f"expected a finite {name} map, got NaN or infinity")
+
+
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (K,) of centred cells (C, N) along their K = min(C, N) directions (C, K)."""
+    channels, count = centred.shape
+    if channels > count:
+        directions, spread, _ = torch.linalg.svd(centred, full_matrices=False)
+        return spread.square() / count, directions
+    wide = centred.double()  # squares lose half of the digits; the covariance is the faster way
+    values, directions = torch.linalg.eigh(wide @ wide.T / count)
+    return values.clamp(min=0).to(centred.dtype), directions.to(centred.dtype)
 
 
 def _cells_in(box: Sequence[float], height: int, width: int) -> Tensor:

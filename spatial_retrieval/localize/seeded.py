@@ -114,23 +114,14 @@ def find(
 
     Arguments and errors as for :func:`localize`.
     """
-    check_map(gallery_map, "gallery")
-    if len(gallery_map) != query.whitener.matrix.shape[1]:
-        channels = query.whitener.matrix.shape[1]
-        raise ValueError(f"expected a gallery map of {channels} channels, got {len(gallery_map)}")
-    if limit < 1:
-        raise ValueError(f"expected limit >= 1, got {limit}")
+    _check(query, gallery_map, limit)
     x = gallery_map.detach().float().cpu()
     grid = (x.shape[1], x.shape[2])
     z = query.whitener(x).T  # (K, N_gallery)
     rows = torch.nonzero(_enough(query.positive).flatten()).flatten()
-    similarity = query.cells[rows] @ z
+    similarity = query.cells[rows] @ z  # (m, N_gallery)
     rival = _nearest(query, query.negative, z)
-    # Without any negative cell, the similarity of unrelated cells takes their place.
-    other = rival if query.negative.any() else torch.full_like(rival, _UNRELATED)
-    small = len(rows) > query.positive.sum()
-    wanted = _nearest(query, query.positive, z) if small or not len(rows) else similarity.amax(0)
-    evidence = torch.where(wanted > -1, wanted - other, 0.0).reshape(grid)
+    evidence = _evidence(query, similarity, rival, z).reshape(grid)
     heat, score, regions = evidence - _PRIOR, 0.0, []
     while len(regions) < limit:
         found = agree(similarity, rows, rival, query.grid, grid)
@@ -143,11 +134,29 @@ def find(
         if region is None or found.score < threshold:
             break
         regions.append(region)
-        if len(regions) < limit:
-            similarity[:, region.mask.flatten()] = -torch.inf
+        similarity.masked_fill_(region.mask.flatten(), -torch.inf)
     regions = [_on(region, gallery_map.device) for region in regions]
     regions.sort(key=lambda region: -region.score)
     return Localization(tuple(regions), heat.to(gallery_map.device), score)
+
+
+def _check(query: Query, gallery_map: Tensor, limit: int) -> None:
+    check_map(gallery_map, "gallery")
+    channels = query.whitener.matrix.shape[1]
+    if len(gallery_map) != channels:
+        raise ValueError(f"expected a gallery map of {channels} channels, got {len(gallery_map)}")
+    if limit < 1:
+        raise ValueError(f"expected limit >= 1, got {limit}")
+
+
+def _evidence(query: Query, similarity: Tensor, rival: Tensor, z: Tensor) -> Tensor:
+    """e of this module (N_gallery,); 0 everywhere when no cell is the object."""
+    if not query.positive.any():
+        return torch.zeros_like(rival)
+    widened = len(similarity) > query.positive.sum()
+    wanted = _nearest(query, query.positive, z) if widened else similarity.amax(dim=0)
+    # Without any negative cell, the similarity of unrelated cells takes their place.
+    return wanted - (rival if query.negative.any() else _UNRELATED)
 
 
 def _nearest(query: Query, which: Tensor, z: Tensor) -> Tensor:
@@ -172,7 +181,7 @@ def _region(heat: Tensor, found: Agreement) -> Region | None:
     labels = components(heat > 0)
     held = torch.bincount(labels.flatten()[found.gallery], minlength=int(labels.max()) + 1)
     held[0] = 0
-    mask = torch.isin(labels, torch.nonzero(held >= max(1, 0.1 * len(found.gallery))).flatten())
+    mask = (held >= max(1, 0.1 * len(found.gallery)))[labels]
     box = box_of(mask)
     return Region(mask, box, found.score) if box else None
 
