@@ -23,7 +23,7 @@ from spatial_retrieval.localize.baselines import (
     sift_box,
     whole_image,
 )
-from spatial_retrieval.localize.query import Whitener
+from spatial_retrieval.localize.whitener import Whitener
 
 BOX = (2, 3, 11, 11)
 

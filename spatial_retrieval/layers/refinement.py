@@ -98,11 +98,7 @@ class SpatialContextRefinement(nn.Module):
         _check_choice("edges", edges, ("both", "spatial", "similarity", "random", "none"))
         _check_choice("displacement", displacement, ("bins", "none", "bias"))
         _check_choice("select", select, ("norm", "learned"))
-        if blocks < 0 or (nodes is not None and nodes < 1) or heads < 1 or width % heads:
-            raise ValueError(
-                "expected blocks ≥ 0, nodes ≥ 1 or None, and a width that heads divide; got "
-                f"blocks={blocks}, nodes={nodes}, width={width}, heads={heads}"
-            )
+        _check_sizes(blocks=blocks, nodes=nodes, width=width, heads=heads)
         directed = displacement != "none"
         self.nodes, self.edges, self.rebuild, self.seed = nodes, edges, rebuild, seed
         self.rings = tuple(rings) if directed else (max(rings),)
@@ -114,15 +110,9 @@ class SpatialContextRefinement(nn.Module):
             self.sectors if edges in ("both", "similarity") else 0,
         )
         extra = (spatial + self.sectors) * width // 2 if edges == "none" else 0
+        talk = {"attention": attention, "bias": displacement == "bias", "heads": heads}
         self.blocks = nn.ModuleList(
-            RefinementBlock(
-                width,
-                relations=self.relations,
-                hidden=2 * width + extra,
-                attention=attention,
-                bias=displacement == "bias",
-                heads=heads,
-            )
+            RefinementBlock(width, relations=self.relations, hidden=2 * width + extra, **talk)
             for _ in range(blocks)
         )
         self.score = nn.Conv2d(channels, 1, kernel_size=1) if select == "learned" else None
@@ -203,3 +193,11 @@ class SpatialContextRefinement(nn.Module):
 def _check_choice(name: str, got: str, choices: Sequence[str]) -> None:
     if got not in choices:
         raise ValueError(f"expected {name} one of {', '.join(choices)}; got {got!r}")
+
+
+def _check_sizes(*, blocks: int, nodes: int | None, width: int, heads: int) -> None:
+    if blocks < 0 or (nodes is not None and nodes < 1) or heads < 1 or width % heads:
+        raise ValueError(
+            "expected blocks ≥ 0, nodes ≥ 1 or None, and a width that heads divide; got "
+            f"blocks={blocks}, nodes={nodes}, width={width}, heads={heads}"
+        )

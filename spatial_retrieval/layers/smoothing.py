@@ -30,7 +30,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatial_retrieval.layers.smoothing_checks import check_kernel, check_map, check_size
+from spatial_retrieval.layers.smoothing_checks import (
+    check_beside,
+    check_kernel,
+    check_map,
+    check_size,
+)
 from spatial_retrieval.layers.smoothing_kernels import aggregate, inside, squared_distances
 
 __all__ = ["LearnableSmoothing", "SmoothingKernel", "smooth", "smoothing_weights"]
@@ -104,12 +109,7 @@ def smooth(
         >>> smooth(x, x, zero, one, kernel_size=3)  # a = 0, c = 1: the mean of those on the map
         tensor([[[[1.5000, 4.0000, 6.0000]]]])
     """
-    check_map("x", x)
-    if x.shape[:1] + x.shape[2:] != f.shape[:1] + f.shape[2:]:
-        raise ValueError(
-            f"expected f of x's batch and grid, (B, d, H, W) beside x {tuple(x.shape)}, "
-            f"got f {tuple(f.shape)}"
-        )
+    check_beside(x, f)
     if burstiness < 0 or not eps > 0:
         raise ValueError(f"expected burstiness >= 0 and eps > 0, got {burstiness} and {eps}")
     size = {"kernel_size": kernel_size, "dilation": dilation}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["check_kernel", "check_map", "check_size"]
+__all__ = ["check_beside", "check_kernel", "check_map", "check_size"]
 
 
 def check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: int) -> None:
@@ -23,6 +23,16 @@ def check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: in
     if c.min() < 0 or c.max() > 1:
         found = f"{c.min().item()} to {c.max().item()}"
         raise ValueError(f"expected c in [0, 1] (a sigmoid gives that), got {found}")
+
+
+def check_beside(x: Tensor, f: Tensor) -> None:
+    """Refuse kernel features f that do not lie on the grid of the map x."""
+    check_map("x", x)
+    if x.shape[:1] + x.shape[2:] != f.shape[:1] + f.shape[2:]:
+        raise ValueError(
+            f"expected f of x's batch and grid, (B, d, H, W) beside x {tuple(x.shape)}, "
+            f"got f {tuple(f.shape)}"
+        )
 
 
 def check_size(kernel_size: int, dilation: int) -> None:

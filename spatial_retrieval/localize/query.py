@@ -1,14 +1,5 @@
 r"""From what a user asked for to cells: which cells of the query are the object, which are not.
 
-Cells are whitened by the query's own statistics, so that what its cells share (light, blur, sky)
-counts less than what tells them apart. With the mean :math:`\mu` and covariance
-:math:`\Sigma = V \Lambda V^\top` of all its cells,
-
-.. math:: z = \frac{W (x - \mu)}{\|W (x - \mu)\|}, \qquad
-          W = (\Lambda + \rho\,\bar\lambda)^{-p/2}\, V^\top ,
-
-a full whitening for p = 1, centring alone for p = 0.
-
 A box says which cells are the object. Clicked points don't: from each of them the object grows by
 two-means (foreground and background) over the cells connected to it.
 """
@@ -24,41 +15,12 @@ from torch.nn.functional import max_pool2d, normalize
 
 from spatial_retrieval.localize.lost import lost
 from spatial_retrieval.localize.regions import components
+from spatial_retrieval.localize.whitener import Whitener
 
-__all__ = ["Auto", "Query", "Whitener", "check_map", "prepare_query"]
+__all__ = ["Auto", "Query", "check_map", "prepare_query"]
 
 Auto = Literal["prototypes", "degree"]
 Point = Sequence[float]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Whitener:
-    """The map x → z of this module.
-
-    Attributes:
-        mean: (C, 1).
-        matrix: (K, C), K ≤ C directions that hold all variance.
-    """
-
-    mean: Tensor
-    matrix: Tensor
-
-    @classmethod
-    def fit(cls, x: Tensor, *, power: float = 0.5, ridge: float = 0.1) -> "Whitener":
-        """Statistics of the cells of one map (C, H, W)."""
-        cells = x.flatten(1)
-        mean = cells.mean(dim=1, keepdim=True)
-        centred = cells - mean
-        values, directions = _principal(centred)
-        floor = ridge * values.sum() / len(cells)
-        scale = (values + floor).clamp(min=1e-12) ** (-power / 2)
-        if centred.abs().max() <= 1e-5 * cells.abs().max():  # a constant map: rounding, no cells
-            scale = torch.zeros_like(scale)
-        return cls(mean, scale[:, None] * directions.T)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(C, H, W) → (N, K) unit rows."""
-        return normalize(self.matrix @ (x.flatten(1) - self.mean), dim=0).T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,17 +107,6 @@ def check_map(x: Tensor, name: str) -> None:
         )
     if not x.sum(dtype=torch.float64).isfinite():  # one pass, and no second map
         raise ValueError(f"expected a finite {name} map, got NaN or infinity")
-
-
-def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances (K,) of centred cells (C, N) along their K = min(C, N) directions (C, K)."""
-    channels, count = centred.shape
-    if channels > count:
-        directions, spread, _ = torch.linalg.svd(centred, full_matrices=False)
-        return spread.square() / count, directions
-    wide = centred.double()  # squares lose half of the digits; the covariance is the faster way
-    values, directions = torch.linalg.eigh(wide @ wide.T / count)
-    return values.clamp(min=0).to(centred.dtype), directions.to(centred.dtype)
 
 
 def _cells_in(box: Sequence[float], height: int, width: int) -> Tensor:

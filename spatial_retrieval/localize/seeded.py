@@ -1,6 +1,6 @@
 r"""Where in another image is what the query shows? Several places, one, or none.
 
-With z the whitened cells (see ``query.py``), P the query's positive cells and Q its negative ones:
+With z the whitened cells (``whitener.py``), P the query's positive cells and Q its negative ones:
 
 .. math::
     e_g &= \max_{p \in P} z_p^\top z_g - \max_{q \in Q} z_q^\top z_g && \text{evidence of cell g} \\
