@@ -93,7 +93,9 @@ def _aqe(ranking: Ranking, context: RerankContext) -> Ranking:
 
 
 def _dba_aqe(ranking: Ranking, context: RerankContext) -> Ranking:
-    return dba_aqe(context.queries, context.database, ranking, neighbours=context.lists())
+    return dba_aqe(
+        context.queries, context.database, ranking, neighbours=context.lists(), own=context.own
+    )
 
 
 def _superglobal(ranking: Ranking, context: RerankContext) -> Ranking:
@@ -123,7 +125,8 @@ def _verify_cells(ranking: Ranking, context: RerankContext) -> Ranking:
 
 
 def _hypergraph(ranking: Ranking, context: RerankContext) -> Ranking:
-    return hypergraph(ranking, context.lists(), context.verifier("sift", sift()))
+    verifier = context.verifier("sift", sift())
+    return hypergraph(ranking, context.lists(), verifier, own=context.own)
 
 
 def _verified(ranking: Ranking, verifier: Verifier) -> Ranking:

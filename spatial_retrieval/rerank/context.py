@@ -24,13 +24,17 @@ class RerankContext:
     Attributes:
         queries: (Q, D) unit rows, one for each list of the ranking.
         database: (M, D) unit rows, or an index that reconstructs and searches.
-        query_images: Q photographs.
+        query_images: Q photographs: paths, bytes or PIL images. An open file can be read only
+            once, and two methods would read it twice.
         database_images: M photographs (a sequence: only those of the shortlist are opened).
         query_boxes: Q boxes or None, in pixels of the query photographs.
         model: for verification by map cells; has ``feature_map``.
         features: cache of local features; give one with a folder to keep them between runs.
         neighbours: length of the database's neighbour lists.
-        neighbour_table: (M, k) lists found beforehand; None: found when they are needed.
+        neighbour_table: (M, ≥ neighbours) lists found beforehand; None: found when needed.
+        own: (Q,) database positions of the queries themselves, where everyone is asked against
+            all others; what comes out is what a database without the query gives. The ranking
+            must leave it out too. None: the queries are not in the database.
     """
 
     queries: np.ndarray
@@ -42,8 +46,16 @@ class RerankContext:
     features: FeatureCache = field(default_factory=FeatureCache)
     neighbours: int = 10
     neighbour_table: np.ndarray | None = None
+    own: np.ndarray | None = None
     _lists: dict[int, NeighbourLists] = field(default_factory=dict, repr=False)
     _verifiers: dict[str, Verifier] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.own is not None and np.shape(self.own) != (len(self.queries),):
+            raise ValueError(
+                f"expected own of shape ({len(self.queries)},), a position for each query, "
+                f"got {np.shape(self.own)}"
+            )
 
     def fresh(self) -> "RerankContext":
         """The same search without the matches and neighbour lists found so far, for timing."""
@@ -86,7 +98,11 @@ class RerankContext:
     def communities(self, ranking: Ranking, *, top: int = 20) -> list[list[list[int]]]:
         """For each query the communities among its first ``top`` hits."""
         heads = ranking.ids[:, :top].tolist()
-        return [communities(ids, self.lists().of(ids)) for ids in heads]
+        own = [None] * len(heads) if self.own is None else self.own
+        return [
+            communities(ids, self.lists().of(ids, without=position))
+            for ids, position in zip(heads, own, strict=True)
+        ]
 
     def uncertainty(self, ranking: Ranking, *, top: int = 20) -> np.ndarray:
         """(Q,) entropy of the community sizes among each query's first ``top`` hits, in nats."""

@@ -10,6 +10,8 @@ Augmentation does the same to every database vector, with its own neighbours (Tu
 Arandjelović & Zisserman 2012, "database-side feature augmentation").
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spatial_retrieval.ranking import Ranking
@@ -80,11 +82,27 @@ def aqe(
 
 
 def augment(
-    database: Database, ids: np.ndarray, *, neighbours: NeighbourLists, alpha: float = 3.0
+    database: Database,
+    ids: np.ndarray,
+    *,
+    neighbours: NeighbourLists,
+    alpha: float = 3.0,
+    without: int | None = None,
 ) -> np.ndarray:
-    """Augmented descriptors of some database images, (n, D) float64 unit rows."""
-    friends = rows(database, np.array(neighbours.of(ids), dtype=np.int64).reshape(len(ids), -1))
-    return expand(rows(database, ids), friends, alpha=alpha)
+    """Augmented descriptors of some database images.
+
+    Args:
+        database: (M, D) unit rows, or a store.
+        ids: (n,) positions.
+        neighbours: the friends of each.
+        alpha: exponent of the similarity.
+        without: position of an image that is nobody's friend.
+
+    Returns:
+        (n, D) float64 unit rows.
+    """
+    friends = np.array(neighbours.of(ids, without=without), dtype=np.int64)
+    return expand(rows(database, ids), rows(database, friends.reshape(len(ids), -1)), alpha=alpha)
 
 
 def dba_aqe(
@@ -96,16 +114,34 @@ def dba_aqe(
     n: int = 10,
     alpha: float = 3.0,
     top: int = 400,
+    own: Sequence[int] | np.ndarray | None = None,
 ) -> Ranking:
     """α-query expansion among augmented descriptors.
 
     Only the first ``top`` hits are augmented, each with its own neighbours in the whole database.
     The n hits that expand the query are those nearest to it after augmentation.
+
+    Args:
+        queries: (Q, D) unit rows.
+        database: (M, D) descriptors, or a store.
+        ranking: the first search's answer.
+        neighbours: neighbour lists of the database.
+        n: hits that take part.
+        alpha: exponent of the similarity, of both means.
+        top: hits that are augmented and re-ordered.
+        own: (Q,) database positions of the queries themselves, if the database holds them: a
+            query must not be averaged into its own answers.
     """
     queries = check_queries(queries, ranking)
     scores = np.empty((len(ranking), head_length(ranking, top)))
     for q, (query, ids) in enumerate(zip(queries, ranking.ids, strict=True)):
-        head = augment(database, ids[: scores.shape[1]], neighbours=neighbours, alpha=alpha)
+        head = augment(
+            database,
+            ids[: scores.shape[1]],
+            neighbours=neighbours,
+            alpha=alpha,
+            without=None if own is None else int(own[q]),
+        )
         hits = np.argsort(-(head @ query), kind="stable")[:n]
         scores[q] = head @ expand(query, head[hits], alpha=alpha)
     return rescore(ranking, scores)

@@ -22,6 +22,7 @@ touches the tail.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -58,6 +59,7 @@ def hypergraph(
     top: int = 100,
     doubt: float = 1.0,
     trust: int = 20,
+    own: Sequence[int] | np.ndarray | None = None,
 ) -> Ranking:
     """Order the first ``top`` hits by propagation; places keep their scores.
 
@@ -68,17 +70,20 @@ def hypergraph(
         top: hits that may be reached and moved.
         doubt: uncertainty of the first 20 hits above which the start is checked.
         trust: inliers that make a start safe and a match an edge.
+        own: (Q,) database positions of the queries themselves, if the database holds them: they
+            take nobody's place in a neighbour list.
     """
     n = head_length(ranking, top)
     order = np.empty((len(ranking), n), np.int64)
     for q, ids in enumerate(ranking.ids[:, :n].tolist()):
+        lists = partial(neighbours.of, without=None if own is None else int(own[q]))
         start = ids[0]
-        if uncertainty(ids[:20], neighbours.of(ids[:20])) > doubt:
+        if uncertainty(ids[:20], lists(ids[:20])) > doubt:
             start = choose_start(ids, lambda i, q=q: _count(matcher.query(q, i)), trust=trust)
         reached = propagate(
             start,
             set(ids),
-            neighbours=lambda i: neighbours.of([i])[0],
+            neighbours=lambda i, lists=lists: lists([i])[0],
             matches=matcher.database,
             least=trust,
         )

@@ -63,8 +63,9 @@ class NeighbourLists:
 
     Args:
         database: (M, D) descriptors, or a store that searches.
-        k: length of a list.
-        table: (M, k) lists made beforehand (``nearest`` over the whole database); None: on demand.
+        k: length of a list; shorter only where the database, or the table, has no more.
+        table: (M, ≥ k) lists made beforehand (``nearest`` over the whole database; k + 1 columns
+            if somebody is left out); None: found on demand.
     """
 
     def __init__(self, database: Database, *, k: int, table: np.ndarray | None = None) -> None:
@@ -73,16 +74,31 @@ class NeighbourLists:
         self._table = table
         self._known: dict[int, list[int]] = {}
 
-    def of(self, ids: np.ndarray) -> list[list[int]]:
-        """The lists of several images, nearest first."""
+    def of(self, ids: np.ndarray, *, without: int | None = None) -> list[list[int]]:
+        """The lists of several images, nearest first.
+
+        Args:
+            ids: (n,) positions.
+            without: position of an image that is in no list, as if the database didn't hold it.
+
+        Raises:
+            ValueError: if one is left out of a table that has no column to spare.
+        """
         ids = [int(i) for i in ids]
-        if self._table is not None:
-            return [self._table[i, : self.k].tolist() for i in ids]
-        missing = [i for i in dict.fromkeys(ids) if i not in self._known]
-        if missing:
-            found = nearest(self._database, np.array(missing), self.k)
-            self._known.update(zip(missing, found.tolist(), strict=True))
-        return [self._known[i] for i in ids]
+        if without is not None and self._table is not None:
+            _check_spare(self._table, self.k)
+        self._find([i for i in dict.fromkeys(ids) if i not in self._known])
+        return [[j for j in self._known[i] if j != without][: self.k] for i in ids]
+
+    def _find(self, missing: list[int]) -> None:
+        """One neighbour more than a list holds, so that one can be left out."""
+        if not missing:
+            return
+        if self._table is None:
+            found = nearest(self._database, np.array(missing), self.k + 1)
+        else:
+            found = self._table[missing, : self.k + 1]
+        self._known.update(zip(missing, found.tolist(), strict=True))
 
 
 def check_queries(queries: np.ndarray, ranking: Ranking) -> np.ndarray:
@@ -95,6 +111,15 @@ def check_queries(queries: np.ndarray, ranking: Ranking) -> np.ndarray:
     if queries.ndim != 2 or len(queries) != len(ranking):
         raise ValueError(f"expected queries ({len(ranking)}, D), got {queries.shape}")
     return queries
+
+
+def _check_spare(table: np.ndarray, k: int) -> None:
+    everyone = len(table) - 1
+    if table.shape[1] < min(k + 1, everyone):
+        raise ValueError(
+            f"expected a neighbour table of {min(k + 1, everyone)} columns, so that a query can be "
+            f"left out of lists of {k}, got {table.shape[1]}"
+        )
 
 
 def _scan(database: np.ndarray, queries: np.ndarray, k: int, block: int) -> np.ndarray:
