@@ -1,7 +1,7 @@
 """One query against one index: decode, describe, search, re-rank, each stage timed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,6 +14,7 @@ from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.model import RetrievalModel, load_model
 from spatial_retrieval.ranking import Ranking
+from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name
 
 __all__ = ["Answers", "Searcher", "open_index"]
 
@@ -53,6 +54,7 @@ class Searcher:
         model: describes the query.
         size, scales: how the database was described, and so the query is.
         folder: where the database's photographs are, for re-rankers that look at them.
+        features: keeps their local features, so that each photograph is looked at once.
     """
 
     index: DescriptorIndex
@@ -60,6 +62,7 @@ class Searcher:
     size: int
     scales: Sequence[float] = (1.0,)
     folder: Path | None = None
+    features: FeatureCache = field(default_factory=FeatureCache)
 
     def search(
         self,
@@ -85,6 +88,8 @@ class Searcher:
         """
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
+        if rerank != "none" and hasattr(image, "read"):
+            image = image.read()  # an open file is read only once, and a re-ranker looks again
         times: dict[str, float] = {}
         start = perf_counter()
         tensor = load_tensor(image, size=self.size, box=box)
@@ -109,23 +114,37 @@ class Searcher:
     def _rerank(
         self, name: str, ranking: Ranking, query: np.ndarray, image: ImageSource, box: Box | None
     ) -> Ranking:
-        from spatial_retrieval.rerank import RerankContext, by_name
-
         context = RerankContext(
             queries=query,
             database=self.index.descriptors,
             query_images=[image],
             query_boxes=[box],
-            database_images=None
-            if self.folder is None
-            else [self.folder / name for name in self.index.names],
+            database_images=None if self.folder is None else _Files(self.folder, self.index.names),
             model=self.model,
+            features=self.features,
         )
         return by_name(name)(ranking, context)
 
 
+@dataclass(frozen=True, slots=True)
+class _Files(Sequence[Path]):
+    """Where the database's photographs are; a path is made when it is asked for."""
+
+    folder: Path
+    names: Sequence[str]
+
+    def __getitem__(self, i: int) -> Path:
+        return self.folder / self.names[i]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 def open_index(folder: str | Path, *, model: str | None = None) -> Searcher:
     """Open an index that ``spatial-retrieval index`` made, with the model it was made with.
+
+    Local features that re-rankers extract are kept in ``local-features`` of the cache folder; it
+    may be deleted at any time.
 
     Args:
         folder: the index.
@@ -147,7 +166,10 @@ def open_index(folder: str | Path, *, model: str | None = None) -> Searcher:
         )
     index.search(index.descriptors[:1], 1)  # so that the first query does not pay for the start
     source = index.info.get("folder")
-    return Searcher(index, loaded, size, tuple(scales), Path(source) if source else None)
+    return Searcher(
+        index, loaded, size, tuple(scales),
+        folder=Path(source) if source else None, features=FeatureCache.kept(),
+    )  # fmt: skip
 
 
 def _lap(times: dict[str, float], stage: str, start: float) -> float:

@@ -1,5 +1,6 @@
 """Local features, robust geometry, and ordering by inliers."""
 
+import importlib.metadata
 import importlib.util
 import logging
 from dataclasses import replace
@@ -252,6 +253,17 @@ def test_only_the_shortlist_is_looked_at(tmp_path):
     assert context.verifier("sift", sift()) is verifier
 
 
+def test_a_query_is_looked_up_once_for_all_its_pairs(tmp_path, monkeypatch):
+    context, asked, get = make_context(tmp_path), [], FeatureCache.get
+    query = Image.open(tmp_path / "query.png")
+    context.query_images[0] = query
+    monkeypatch.setattr(
+        FeatureCache, "get", lambda self, *args: asked.append(args[1] is query) or get(self, *args)
+    )
+    assert by_name("verify")(RANKING, context).ids[0, 0] == 6
+    assert (sum(asked), len(asked)) == (1, 9)
+
+
 def test_matches_of_two_database_images_are_the_same_from_both_sides(tmp_path):
     images = [textured(0), warped(textured(0), TURN)]
     verifier = Verifier(sift(), images)
@@ -333,12 +345,32 @@ def test_a_damaged_cache_file_is_made_again(tmp_path):
     assert len(calls) == 2
 
 
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, caplog):
+    (tmp_path / "file").write_text("no folder")
+    calls = []
+    cache = FeatureCache(tmp_path / "file" / "features")
+    for _ in range(2):
+        assert len(cache.get(counted(calls), textured(0))) == 1
+    assert len(calls) == 1 and "not kept" in caplog.text
+
+
+def test_searches_share_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
+    FeatureCache.kept().get(counted([]), textured(0))
+    assert len(list((tmp_path / "local-features").glob("*.npz"))) == 1
+
+
 def test_cache_raises_for_what_cannot_be_read(tmp_path):
     with pytest.raises(ImageError, match="none.png"):
         FeatureCache().get(counted([]), tmp_path / "none.png")
 
 
 # ---------------------------------------------------------------- learned methods
+
+
+def test_the_headless_opencv_is_the_only_one():
+    """A second distribution of cv2 overwrites files of the first, and wants libGL."""
+    assert set(importlib.metadata.packages_distributions()["cv2"]) == {"opencv-python-headless"}
 
 
 @pytest.mark.parametrize("name", ["xfeat", "aliked"])

@@ -1,6 +1,7 @@
 """Local features are slow to extract and never change, so each image's are kept."""
 
 import hashlib
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -12,11 +13,13 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from spatial_retrieval.files import atomic_writer
+from spatial_retrieval.files import atomic_writer, cache_dir
 from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.rerank.local_features import LocalFeatures, LocalMethod
 
 __all__ = ["FeatureCache"]
+
+_logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
@@ -36,6 +39,11 @@ class FeatureCache:
         self._lock = threading.Lock()
         self.seconds = 0.0
         self.cpu_seconds = 0.0
+
+    @classmethod
+    def kept(cls) -> "FeatureCache":
+        """A cache in the folder that all of the library's searches share."""
+        return cls(cache_dir() / "local-features")
 
     def get(
         self, method: LocalMethod, source: ImageSource, box: Box | None = None
@@ -70,8 +78,11 @@ class FeatureCache:
         with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged
             return _saved_features(path)
         found = method.features(source, box)
-        with atomic_writer(path) as file:
-            np.savez(file, points=found.points, descriptors=found.descriptors, size=found.size)
+        try:
+            with atomic_writer(path) as file:
+                np.savez(file, points=found.points, descriptors=found.descriptors, size=found.size)
+        except OSError as error:  # a full or read-only disk makes a search slower, not impossible
+            _logger.warning("local features are not kept: %s", error)
         return found
 
 

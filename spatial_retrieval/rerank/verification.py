@@ -173,6 +173,7 @@ class Verifier:
         self._boxes = query_boxes
         self._cache = FeatureCache() if cache is None else cache
         self._known: dict[tuple[str, int, int], Matches | None] = {}
+        self._asked: tuple[int, LocalFeatures] | None = None
 
     def query(self, query: int, image: int) -> Matches | None:
         """Matches of a query with a database image."""
@@ -196,13 +197,18 @@ class Verifier:
     def _features(self, kind: str, number: int) -> LocalFeatures | None:
         if (kind, number) in self.failed:
             return None
+        if kind == "query" and self._asked is not None and self._asked[0] == number:
+            return self._asked[1]  # the cache would know a picture by its pixels, once a pair
         box = self._boxes[number] if kind == "query" and self._boxes is not None else None
         try:
-            return self._cache.get(self._method, self._images[kind][number], box)
+            found = self._cache.get(self._method, self._images[kind][number], box)
         except ImageError as error:
             self.failed[kind, number] = str(error)
             _logger.warning("kept at its place, not verified: %s", error)
             return None
+        if kind == "query":
+            self._asked = number, found
+        return found
 
 
 def _verified(
