@@ -77,7 +77,7 @@ def index_folder(
             with another model or image size.
     """
     folder, target = Path(folder), Path(target)
-    names = list_images(folder)
+    stamps = {name: _stamp(folder / name) for name in list_images(folder)}
     settings = {
         "model": model_name,
         "model_hash": model.fingerprint(),
@@ -85,8 +85,7 @@ def index_folder(
         "scales": list(scales),
     }
     known = _known(target, settings)
-    stamps = {name: _stamp(folder / name) for name in names}
-    pending = [n for n in names if n not in known or known[n].stamp != stamps[n] or not stamps[n]]
+    pending = [n for n, s in stamps.items() if n not in known or known[n].stamp != s or not s]
     partial = _partial(target, settings)
     with tqdm(total=len(pending), disable=not progress, unit="image") as bar:
         for chunk in _chunks(pending):
@@ -94,19 +93,29 @@ def index_folder(
             _write_shard(partial, fresh)
             known |= fresh
             bar.update(len(chunk))
-    kept = [name for name in names if known[name].row is not None]
-    failed = {name: known[name].reason for name in names if known[name].row is None}
-    if not kept:
-        raise ValueError(
-            f"{folder}: none of {len(names)} files could be read; "
-            f"the first: {next(iter(failed.values()))}"
-        )
-    info = {**settings, "folder": str(folder.resolve()), "failed": failed,
-            "stamps": {name: stamps[name] for name in names}}  # fmt: skip
-    index = DescriptorIndex.build(np.stack([known[name].row for name in kept]), kept, info)
+    index = _index(folder, {name: known[name] for name in stamps}, settings)
     index.save(target)
     rmtree(target / ".partial", ignore_errors=True)
+    failed = index.info["failed"]
     return IndexReport(index, sum(name not in failed for name in pending), failed)
+
+
+def _index(folder: Path, known: dict[str, _Known], settings: dict) -> DescriptorIndex:
+    """What is known of every file of a folder, as an index.
+
+    Raises:
+        ValueError: if no file could be read.
+    """
+    kept = {name: item.row for name, item in known.items() if item.row is not None}
+    failed = {name: item.reason for name, item in known.items() if item.row is None}
+    if not kept:
+        raise ValueError(
+            f"{folder}: none of {len(known)} files could be read; "
+            f"the first: {next(iter(failed.values()))}"
+        )
+    stamps = {name: item.stamp for name, item in known.items()}
+    info = {**settings, "folder": str(folder.resolve()), "failed": failed, "stamps": stamps}
+    return DescriptorIndex.build(np.stack(list(kept.values())), list(kept), info)
 
 
 def _known(target: Path, settings: dict) -> dict[str, _Known]:

@@ -50,6 +50,22 @@ def gap_recovered(
         >>> print(gap_recovered([0.6, 0.6], [0.5, 0.5], [0.7, 0.7]))
         50.0 [50.0, 50.0]
     """
+    gains, groups = _gains(new, base, verified, groups)  # (2, N), (N,)
+    _, inverse = np.unique(groups, return_inverse=True)
+    sums = np.stack([np.bincount(inverse, gain) for gain in gains])  # (2, G)
+    g = sums.shape[1]
+    if not g:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = np.random.default_rng(seed).multinomial(g, np.full(g, 1 / g), size=resamples)
+    fractions = _fraction(*(drawn @ sums.T).T)  # (resamples,)
+    low, high = np.quantile(fractions, [(1 - level) / 2, (1 + level) / 2])  # NaN if any is
+    return Interval(float(_fraction(*sums.sum(axis=1))), float(low), float(high))
+
+
+def _gains(
+    new: object, base: object, verified: object, groups: object
+) -> tuple[np.ndarray, np.ndarray]:
+    """(2, N) what the new method and verification gained, and groups, of queries with an answer."""
     new, base, verified = (np.asarray(x, dtype=np.float64) for x in (new, base, verified))
     if not new.shape == base.shape == verified.shape or new.ndim != 1:
         raise ValueError(
@@ -61,18 +77,7 @@ def gap_recovered(
         raise ValueError(f"expected groups of shape {new.shape}, got {groups.shape}")
     gains = np.stack([new - base, verified - base])
     present = ~np.isnan(gains).any(axis=0)
-    _, inverse = np.unique(groups[present], return_inverse=True)
-    sums = np.stack([np.bincount(inverse, gain) for gain in gains[:, present]])  # (2, G)
-    g = sums.shape[1]
-    if not g:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    drawn = np.random.default_rng(seed).multinomial(g, np.full(g, 1 / g), size=resamples)
-    fractions = _fraction(*(drawn @ sums.T).T)
-    if np.isnan(fractions).any():
-        low = high = float("nan")
-    else:
-        low, high = np.quantile(fractions, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(_fraction(*sums.sum(axis=1))), float(low), float(high))
+    return gains[:, present], groups[present]
 
 
 def _fraction(gain: np.ndarray, yardstick: np.ndarray) -> np.ndarray:
