@@ -1,8 +1,10 @@
 import base64
 import io
+import json
 import sys
 import types
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 import pytest
@@ -39,12 +41,14 @@ def test_a_small_png_shows_the_same_on_white():
     buffer = io.BytesIO()
     photograph = draw(0).resize((200, 150)).convert("RGBA")
     photograph.paste((0, 0, 0, 0), (0, 0, 200, 40))
+    photograph.putpixel((5, 5), (0, 158, 115, 255))  # a line's colour, hardly there
     photograph.save(buffer, "PNG")
     small = small_png(buffer.getvalue())
     assert len(small) < len(buffer.getvalue())
     shown = Image.open(io.BytesIO(small))
     assert shown.mode == "P" and shown.size == (200, 150)
-    assert min(shown.convert("RGB").getpixel((0, 0))) > 240
+    assert shown.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert shown.convert("RGB").getpixel((5, 5)) == (0, 158, 115)
 
 
 def test_a_figure_is_live_and_still(renderer):
@@ -53,6 +57,18 @@ def test_a_figure_is_live_and_still(renderer):
     still = Image.open(io.BytesIO(base64.b64decode(content["image/png"])))
     assert LIVE in content and still.size == (300, 150)
     assert set(mimebundle(figure(), still=False)) == {LIVE}
+
+
+def test_what_is_kept_is_light_and_shows_the_same_numbers(renderer):
+    show_figures()
+    values = np.random.default_rng(0).random((40, 40))
+    content = go.Figure(go.Heatmap(z=values, x=np.arange(40)))._repr_mimebundle_()
+    (trace,) = content[LIVE]["data"]
+    assert trace["z"]["dtype"] == "f4" and trace["z"]["shape"] == "40, 40"
+    kept = np.frombuffer(base64.b64decode(trace["z"]["bdata"]), np.float32)
+    assert np.allclose(kept, values.ravel(), atol=1e-7)
+    assert set(content[LIVE]["layout"]["template"]["data"]) == {"heatmap"}
+    assert len(json.dumps(content[LIVE])) < 4 * 1600 * 4 / 3 + 6000
 
 
 def test_figures_are_live_only_without_a_browser_and_in_colab(renderer, monkeypatch):

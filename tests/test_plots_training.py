@@ -25,6 +25,17 @@ def test_the_live_figure_draws_when_it_is_time():
     assert drawn == [(1, False), (10, False), (14, False), (20, False), (30, True)]
 
 
+def test_the_stop_button_is_pressed_where_asked():
+    live = LiveTraining(steps=30, every=10, interrupt_at=2)
+    drawn = []
+    live.draw = lambda history, still: drawn.append((history[-1]["step"], still))
+    live(HISTORY[:1])
+    with pytest.raises(KeyboardInterrupt):
+        live([HISTORY[0], {**HISTORY[0], "step": 2}])
+    live(HISTORY)
+    assert drawn == [(1, False), (2, True)]
+
+
 def test_in_a_notebook_one_display_is_updated(monkeypatch):
     import IPython
     import IPython.display

@@ -11,9 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 from plotly.io.base_renderers import MimetypeRenderer
+
+from spatial_retrieval.plots.style import COLORS
 
 __all__ = ["as_jpeg", "explore", "mimebundle", "show_figures", "small_png"]
 
@@ -97,16 +100,33 @@ def as_jpeg(image: Any, quality: int = 78) -> object:
 
 
 def small_png(png: bytes, *, colors: int = 128) -> bytes:
-    """A PNG on white with few colours: about a quarter of the bytes where it holds photographs."""
+    """A PNG on white with few colours: about a quarter of the bytes where it holds photographs.
+
+    The colours of lines and text are always among them, however little of them there is.
+    """
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     paper = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(paper, image).convert("RGB")
-    few = flat.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    always = _inks()
+    own = flat.quantize(colors - len(always) // 3, method=Image.Quantize.MEDIANCUT)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(always + (own.getpalette() or []))
+    few = flat.quantize(palette=palette, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _inks() -> list[int]:
+    """White, and the figures' colours in three strengths, as their smooth edges have them."""
+    inks = [255, 255, 255]
+    for color in (*COLORS, "#7f7f7f"):
+        full = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        for strength in (1.0, 0.67, 0.33):
+            inks += [round(255 + strength * (value - 255)) for value in full]
+    return inks
 
 
 class _LiveAndStill(MimetypeRenderer):
@@ -118,11 +138,31 @@ class _LiveAndStill(MimetypeRenderer):
     def to_mimebundle(self, fig_dict: dict[str, Any]) -> dict[str, Any]:
         import kaleido
 
-        live = pio.renderers["plotly_mimetype"].to_mimebundle(fig_dict)
+        live = pio.renderers["plotly_mimetype"].to_mimebundle(_lighter(fig_dict))
         layout = fig_dict.get("layout", {})
         size = {"width": layout.get("width", self.width), "height": layout.get("height", 400)}
         png = kaleido.calc_fig_sync(fig_dict, opts={"format": "png", "scale": 1, **size})
         return {**live, "image/png": base64.b64encode(small_png(png)).decode("ascii")}
+
+
+def _lighter(fig_dict: dict[str, Any]) -> dict[str, Any]:
+    """The same figure with 32-bit numbers, and of its template only what its traces use."""
+    kinds = {trace.get("type", "scatter") for trace in fig_dict.get("data", ())}
+    light = _with_single_precision(fig_dict)
+    template = light.get("layout", {}).get("template", {})
+    if "data" in template:
+        template["data"] = {kind: look for kind, look in template["data"].items() if kind in kinds}
+    return light
+
+
+def _with_single_precision(value: Any) -> Any:
+    """A copy; plotly keeps an array as its bytes in base64."""
+    if isinstance(value, dict) and value.get("dtype") == "f8" and "bdata" in value:
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), dtype="<f8").astype("<f4")
+        return {**value, "dtype": "f4", "bdata": base64.b64encode(numbers).decode("ascii")}
+    if isinstance(value, dict):
+        return {key: _with_single_precision(part) for key, part in value.items()}
+    return [*map(_with_single_precision, value)] if isinstance(value, list | tuple) else value
 
 
 def _slider(widgets: Any, name: str, low: float, value: float, high: float) -> Any:

@@ -1,5 +1,6 @@
 """How a training goes: loss, learning rate and held-out scores, live in a notebook."""
 
+import signal
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -55,6 +56,7 @@ class LiveTraining:
     Args:
         steps: length of the axis.
         every: steps between two drawings; the last row is drawn by every call of ``draw``.
+        interrupt_at: press the stop button after so many steps, to show what happens; 0: never.
 
     Example:
         >>> live = LiveTraining(steps=200)
@@ -63,18 +65,21 @@ class LiveTraining:
         2
     """
 
-    def __init__(self, *, steps: int, every: int = 10) -> None:
+    def __init__(self, *, steps: int, every: int = 10, interrupt_at: int = 0) -> None:
         if steps < 1 or every < 1:
             raise ValueError(f"expected steps and every of at least 1, got {steps} and {every}")
-        self.steps, self.every = steps, every
+        self.steps, self.every, self.interrupt_at = steps, every, interrupt_at
         self.figure = go.Figure()
         self._handle = None
 
     def __call__(self, history: Sequence[Mapping[str, float]]) -> None:
         """Draw when it is time to."""
         last = history[-1]["step"]
-        if last == 1 or last % self.every == 0 or last == self.steps or len(history[-1]) > 4:
-            self.draw(history, still=last == self.steps)
+        due = last % self.every == 0 or last in (1, self.steps, self.interrupt_at)
+        if due or len(history[-1]) > 4:
+            self.draw(history, still=last in (self.steps, self.interrupt_at))
+        if last == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
 
     def draw(self, history: Sequence[Mapping[str, float]], *, still: bool = True) -> None:
         """Draw now; outside a notebook only ``figure`` changes.
