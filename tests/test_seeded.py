@@ -1,5 +1,3 @@
-from math import comb, log10, pi
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from spatial_retrieval.localize import (
     prepare_photograph,
     prepare_query,
 )
-from spatial_retrieval.localize.agreement import agree, false_alarms, tolerance, warp
+from spatial_retrieval.localize.agreement import Agreement
 from spatial_retrieval.localize.baselines import (
     center_box,
     flat_threshold,
@@ -23,6 +21,7 @@ from spatial_retrieval.localize.baselines import (
     sift_box,
     whole_image,
 )
+from spatial_retrieval.localize.seeded import _region
 from spatial_retrieval.localize.whitener import Whitener
 
 BOX = (2, 3, 11, 11)
@@ -68,13 +67,44 @@ def test_finds_what_has_moved(corner):
 
 
 def test_finds_several_instances_best_first():
-    found = localize(texture(0), planted((0, 0), (22, 8), size=(18, 32)), box=BOX)
+    twice = planted((0, 0), (22, 8), size=(18, 32))
+    found = localize(texture(0), twice + 0.05 * texture(1, (18, 32)), box=BOX)
     assert len(found) == 2
     corners = sorted(region.box[:2] for region in found)
     assert np.abs(np.array(corners) - [(0, 0), (22, 8)]).max() <= 1
-    assert found.regions[0].score >= found.regions[1].score
+    # At first the matches are split between the two; without the first, all are the second's.
+    assert found.regions[0].score > found.regions[1].score and found.score == found.regions[0].score
     assert int(found.mask.sum()) == sum(int(region.mask.sum()) for region in found)
+    assert (found.heat[found.mask] > 0).all()
     assert len(localize(texture(0), planted((0, 0), (11, 6)), box=BOX, limit=1)) == 1
+
+
+@pytest.mark.parametrize("box", [BOX, (6, 6, 8, 8), (0, 0, 20, 14)])
+def test_the_heat_is_the_evidence_and_where_the_transform_takes_the_object(box):
+    query = prepare_query(texture(0), box=box)  # a part, so little that more is matched, all of it
+    z, inside = query.cells, query.positive.flatten()
+    likeness, rival = z @ z[inside].T, z @ z[~inside].T
+    other = rival.amax(dim=1) if rival.numel() else 0.5
+    expected = (likeness.amax(dim=1) - other).view(14, 20) + 0.25 * (2 * query.positive - 1.0)
+    torch.testing.assert_close(find(query, texture(0), limit=1).heat, expected)
+
+
+def test_a_second_object_that_is_not_there_leaves_no_trace():
+    query = prepare_query(texture(0), box=BOX)
+    one, more = (find(query, planted((9, 5)), limit=limit) for limit in (1, 3))
+    assert len(more) == 1 and torch.equal(one.heat, more.heat)
+
+
+def test_a_region_is_made_of_the_components_that_hold_anchors():
+    heat = torch.full((12, 16), -1.0)
+    heat[2:6, 2:8] = heat[9:11, 10:12] = heat[0, 15] = 1
+    in_block = [y * 16 + x for y in range(2, 6) for x in range(2, 8)]
+    outside, speck, second = [100] * 6, [15], [9 * 16 + 10] * 6
+    held = Agreement(np.eye(2, 3), None, torch.tensor(in_block + outside + speck), 0.5)
+    assert _region(heat, held).box == (2, 2, 8, 6)
+    held = Agreement(np.eye(2, 3), None, torch.tensor(in_block + second), 0.5)
+    assert torch.equal(_region(heat, held).mask, (heat > 0) & (torch.arange(12) > 0)[:, None])
+    assert _region(-heat.abs(), held) is None
 
 
 @pytest.mark.parametrize("seed", range(3, 9))
@@ -214,32 +244,6 @@ def test_whitening_in_its_limits():
     torch.testing.assert_close(cells @ cells.T, centred.T @ centred, atol=1e-5, rtol=0)
     wide = torch.randn(300, 4, 5)  # more channels than cells
     assert Whitener.fit(wide).matrix.shape == (20, 300)
-
-
-@pytest.mark.parametrize(("n", "k", "p"), [(100, 20, 0.01), (30, 12, 0.05), (6, 6, 0.02)])
-def test_false_alarms_equal_the_formula(n, k, p):
-    expected = -log10((n - 3) * comb(n, k) * comb(k, 3) * p ** (k - 3))
-    assert false_alarms(n, k, p) == pytest.approx(max(0, expected))
-    assert false_alarms(n, 3, p) == 0
-
-
-def test_tolerance_and_warp():
-    assert tolerance((3, 3)) == 1 and tolerance((30, 30)) == pytest.approx(2.4)
-    assert pi * tolerance((20, 30)) ** 2 < 0.05 * 600
-    cells = torch.rand(4, 6)
-    assert torch.equal(warp(cells, np.float64([[1, 0, 0], [0, 1, 0]]), (4, 6)), cells)
-
-
-def test_no_agreement_without_matches_or_by_mirroring():
-    cells = torch.nn.functional.normalize(texture(0).flatten(1), dim=0)
-    everything, rival = torch.arange(280), torch.full((280,), -1.0)
-    mirrored = torch.nn.functional.normalize(texture(0).flip(-1).flatten(1), dim=0)
-    grids = (14, 20), (14, 20)
-    assert agree(cells.T @ cells, everything, rival, *grids).score == 1
-    assert agree(cells.T @ mirrored, everything, rival, *grids) is None
-    assert agree(cells.T[:3] @ cells, everything[:3], rival, *grids) is None
-    assert agree(cells.T[:0] @ cells, everything[:0], rival, *grids) is None
-    assert agree(cells.T @ cells, everything, rival + 3, *grids) is None
 
 
 def photograph(box, size=(320, 224)):
