@@ -21,9 +21,10 @@ from spatial_retrieval.plots.style import COLORS
 __all__ = ["as_jpeg", "explore", "mimebundle", "show_figures", "small_png"]
 
 _LIVE = "application/vnd.plotly.v1+json"
+_SPACES = ("geo", "mapbox", "polar", "scene", "ternary")  # a template's, which no figure here has
 
 
-def show_figures(*, width: int = 760) -> None:
+def show_figures(*, width: int = 720) -> None:
     """Let every figure of this notebook be shown live, with a still picture beside it.
 
     Figures are live only in Google Colab, which keeps its own outputs, and where there is no Chrome
@@ -150,8 +151,9 @@ def _lighter(fig_dict: dict[str, Any]) -> dict[str, Any]:
     kinds = {trace.get("type", "scatter") for trace in fig_dict.get("data", ())}
     light = _with_single_precision(fig_dict)
     template = light.get("layout", {}).get("template", {})
-    if "data" in template:
-        template["data"] = {kind: look for kind, look in template["data"].items() if kind in kinds}
+    for part, used in (("data", kinds.__contains__), ("layout", lambda key: key not in _SPACES)):
+        if part in template:
+            template[part] = {key: look for key, look in template[part].items() if used(key)}
     return light
 
 

@@ -51,6 +51,6 @@ def image_trace(rgb: np.ndarray, **options: object) -> go.Image:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(rgb, dtype=np.uint8)).save(buffer, "JPEG", quality=85)
+    Image.fromarray(np.asarray(rgb, dtype=np.uint8)).save(buffer, "JPEG", quality=78, optimize=True)
     source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     return go.Image(source=source, **options)
