@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from spatial_retrieval.cli import main
+from spatial_retrieval.data.twins import twin_facades
+from spatial_retrieval.images import to_tensor
 from spatial_retrieval.model import load_model
 from spatial_retrieval.training.recipe import Recipe
 
@@ -62,6 +64,19 @@ def test_a_recipe_trains_a_model_that_loads_and_is_kept_beside_it(recipe, tmp_pa
     assert main(["train", "--config", str(recipe), "--steps", "1", "--fresh"]) == 0
 
 
+def test_a_recipe_trains_beside_a_plain_model(recipe, capsys):
+    value = json.loads(recipe.read_text())
+    value["data"] |= {"mirrored": False, "beside": "lite0-gem"}
+    value["train"]["objective"] = {"keep": 5.0, "beside": 1.0}
+    recipe.write_text(json.dumps(value))
+    assert main(["train", "--config", str(recipe)]) == 0
+    data, plain = Recipe.load(recipe)._maps(False), load_model("lite0-gem")
+    houses = twin_facades("train", landmarks=4, views=2, size=96)
+    rows = plain(torch.stack([to_tensor(houses.image(i)) for i in range(len(houses))]))
+    torch.testing.assert_close(data.plain[: len(houses)], rows.detach(), atol=2e-3, rtol=0)
+    assert data.train.names[: len(houses)] == houses.names and len(data.plain) == len(data.train)
+
+
 def test_a_folder_trains_end_to_end(tmp_path, capsys, monkeypatch):
     from spatial_retrieval.training import augment
 
@@ -101,6 +116,7 @@ def test_wrong_calls(tmp_path, monkeypatch, capsys, call, code, message):
         ({}, "either a folder or a number"),
         ({"landmarks": 2, "instances": 5}, "both photographs and instances"),
         ({"landmarks": 2, "teacher": "lite0-gem"}, "photographs for the teacher"),
+        ({"landmarks": 2, "mirrored": True, "beside": "lite0-gem"}, "not mirrored"),
         ({"landmark": 2}, "unknown keys .*landmark"),
     ],
 )

@@ -15,7 +15,12 @@ from training_toys import ChannelScales, Cluttered, TinyHead, toy_maps
 
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.training.augment import Augmented, HideCells, Mirrored
-from spatial_retrieval.training.objectives import Objective, ObjectiveConfig, kept_similarities
+from spatial_retrieval.training.objectives import (
+    Objective,
+    ObjectiveConfig,
+    kept_similarities,
+    side_by_side,
+)
 from spatial_retrieval.training.sets import (
     ConcatSet,
     PhotoSet,
@@ -320,6 +325,40 @@ def test_a_teacher_s_geometry_is_learned(config):
     assert result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
     with pytest.raises(ValueError, match="a teacher's row for each of 32 items, got 3"):
         TrainingData(maps, teacher=teacher[:3])
+
+
+def test_side_by_side_similarities_are_the_weighted_sum():
+    own, plain = (nn.functional.normalize(torch.randn(5, d), dim=1) for d in (4, 7))
+    rows = side_by_side(own, plain, 0.65)
+    torch.testing.assert_close(rows @ rows.T, 0.65 * plain @ plain.T + 0.35 * own @ own.T)
+
+
+def test_the_loss_beside_a_plain_model_by_hand():
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    own, plain = (nn.functional.normalize(torch.randn(6, d), dim=1) for d in (4, 7))
+    config = ObjectiveConfig(cosface=0, supcon=0, beside=2.0, share=0.3, beside_temperature=0.1)
+    similar = (0.3 * plain @ plain.T + 0.7 * own @ own.T) / 0.1
+    losses = []
+    for i in range(6):  # Khosla et al. 2020, one positive each
+        positive = i ^ 1
+        others = [j for j in range(6) if j != i]
+        losses.append(torch.logsumexp(similar[i, others], 0) - similar[i, positive])
+    objective = Objective(config, labels=3, dimensions=4)
+    value = objective(own, labels, None, plain)
+    assert value.item() == pytest.approx(2 * float(torch.stack(losses).mean()), rel=1e-5)
+    assert objective(own, labels) == 0
+
+
+def test_what_the_plain_model_confuses_is_told_apart(config):
+    maps = toy_maps(twins=False)
+    labels = torch.from_numpy(maps.labels)
+    plain = nn.functional.normalize(torch.eye(4)[labels // 2], dim=1)  # two labels each alike
+    objective = ObjectiveConfig(cosface=0, supcon=0, beside=1, share=0.5)
+    data = TrainingData(maps, plain=plain)
+    result = train(TinyHead(), data, replace(config, steps=30, objective=objective))
+    assert result.history[-1]["loss"] < 0.7 * result.history[0]["loss"]
+    with pytest.raises(ValueError, match="a plain model's row for each of 32 items, got 3"):
+        TrainingData(maps, plain=plain[:3])
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():

@@ -19,7 +19,7 @@ from spatial_retrieval.training.augment import strong_augmentation
 from spatial_retrieval.training.cache import MapSet, cache_maps
 from spatial_retrieval.training.sets import ConcatSet, LabelledSet, TensorSet
 
-__all__ = ["folder_maps", "instance_maps", "instance_rows", "twin_maps"]
+__all__ = ["folder_maps", "instance_maps", "instance_rows", "twin_maps", "twin_rows"]
 
 _LANDMARKS, _PHOTOGRAPHS = 60, 100  # in a chunk
 
@@ -50,10 +50,35 @@ def twin_maps(
     progress: bool = False,
 ) -> LabelledSet:
     """Maps of rendered twins by the embedded backbone; arguments as ``twin_facades``."""
+    chunks = _twins(split, landmarks, views, size=size, seed=seed, workers=workers)
+    return ConcatSet(
+        [_cached(name, images, layer, size, progress, **what) for name, images, what in chunks]
+    )
+
+
+def twin_rows(
+    model: RetrievalModel,
+    split: str,
+    landmarks: int,
+    views: int,
+    *,
+    size: int = 448,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """What a model says about the same views as :func:`twin_maps`: (N, D) unit rows."""
+    chunks = _twins(split, landmarks, views, size=size, seed=seed, workers=workers)
+    return _rows(model, chunks, size, progress)
+
+
+def _twins(
+    split: str, landmarks: int, views: int, *, size: int, seed: int, workers: int | None
+) -> Iterator[tuple[str, "_Lazy", dict[str, object]]]:
+    """Name, images and labels of each chunk of rendered twins."""
     from spatial_retrieval.data.twins import twin_facades
     from spatial_retrieval.images import to_tensor
 
-    parts: list[LabelledSet] = []
     for start in range(0, landmarks, _LANDMARKS):
         stop = min(start + _LANDMARKS, landmarks)
         name = f"{split}-{views}v-{start:05d}"
@@ -65,20 +90,12 @@ def twin_maps(
         images = _Lazy(
             len(own), lambda i, photos=photos, own=own: to_tensor(photos.image(int(own[i])))
         )
-        parts.append(
-            _cached(
-                name,
-                images,
-                layer,
-                size,
-                progress,
-                labels=photos.labels[own] - start,
-                twin_of=photos.twin_of[start:stop] - start,
-                difficulty=photos.difficulty[own].tolist(),
-                names=[photos.names[i] for i in own],
-            )
-        )
-    return ConcatSet(parts)
+        yield name, images, {
+            "labels": photos.labels[own] - start,
+            "twin_of": photos.twin_of[start:stop] - start,
+            "difficulty": photos.difficulty[own].tolist(),
+            "names": [photos.names[i] for i in own],
+        }  # fmt: skip
 
 
 def instance_maps(
@@ -103,15 +120,30 @@ def instance_maps(
 
 
 def instance_rows(
-    model: RetrievalModel, folder: Path, count: int, views: int, *, size: int = 448
+    model: RetrievalModel,
+    folder: Path,
+    count: int,
+    views: int,
+    *,
+    size: int = 448,
+    progress: bool = False,
 ) -> Tensor:
     """What a model says about the same views as :func:`instance_maps`: (N, D) unit rows."""
+    return _rows(model, _instances(folder, count, views, size), size, progress)
+
+
+def _rows(
+    model: RetrievalModel,
+    chunks: Iterator[tuple[str, "_Lazy", dict[str, object]]],
+    size: int,
+    progress: bool,
+) -> Tensor:
     mark = f"rows-{model.fingerprint()[:12]}"
     rows = []
-    for name, images, what in _instances(folder, count, views, size):
+    for name, images, what in chunks:
         chunk = cache_maps(
             cache_dir() / "maps" / mark / name, images, lambda x: model(x)[:, :, None, None],
-            about={"model": mark, "size": size, "name": name}, **what,
+            about={"model": mark, "size": size, "name": name}, progress=progress, **what,
         )  # fmt: skip
         rows += [chunk[i, 0].flatten() for i in range(len(chunk))]
     return torch.stack(rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Objective", "ObjectiveConfig", "kept_similarities"]
+__all__ = ["Objective", "ObjectiveConfig", "kept_similarities", "side_by_side"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,10 @@ class ObjectiveConfig:
         temperature: of the supervised contrastive loss.
         triplet_margin: in Euclidean distance of unit rows, semi-hard triplets.
         keep: weight of :func:`kept_similarities`, for items that a teacher describes.
+        beside: weight of a supervised contrastive loss over the descriptors as they will be used,
+            with a plain model's rows beside them (:func:`side_by_side`): what the plain model
+            confuses weighs most. ``share`` is the plain model's part in a similarity,
+            ``beside_temperature`` the loss's.
     """
 
     cosface: float = 1.0
@@ -34,19 +38,23 @@ class ObjectiveConfig:
     multi_similarity: float = 0.0
     sos: float = 0.0
     keep: float = 0.0
+    beside: float = 0.0
+    share: float = 0.65
+    beside_temperature: float = 0.025
     margin: float = 0.15
     scale: float = 24.0
     temperature: float = 0.07
     triplet_margin: float = 0.2
 
     def __post_init__(self) -> None:
-        weights = [*(getattr(self, name) for name in _LOSSES), self.keep]
+        weights = [*(getattr(self, name) for name in _LOSSES), self.keep, self.beside]
         if min(weights) < 0 or not sum(weights) > 0:
             raise ValueError(f"expected loss weights ≥ 0, at least one above, got {weights}")
-        if not (self.scale > 0 and self.temperature > 0):
-            raise ValueError(
-                f"expected scale and temperature > 0, got {self.scale} and {self.temperature}"
-            )
+        positive = (self.scale, self.temperature, self.beside_temperature)
+        if not min(positive) > 0:
+            raise ValueError(f"expected scale and temperatures > 0, got {positive}")
+        if not 0 <= self.share < 1:
+            raise ValueError(f"expected a share in [0, 1), got {self.share}")
 
 
 _LOSSES = ("cosface", "arcface", "supcon", "contrastive", "triplet", "multi_similarity", "sos")
@@ -72,6 +80,20 @@ def kept_similarities(descriptors: Tensor, labels: Tensor, teacher: Tensor) -> T
     return difference.sum() / unlike.sum().clamp(min=1)
 
 
+def side_by_side(descriptors: Tensor, plain: Tensor, share: float) -> Tensor:
+    """Unit rows whose similarity is share·plain + (1 − share)·own, as ``model.beside`` makes them.
+
+    Args:
+        descriptors: (B, D) unit rows.
+        plain: (B, D') unit rows.
+        share: in [0, 1).
+
+    Returns:
+        (B, D' + D).
+    """
+    return torch.cat([share**0.5 * plain, (1 - share) ** 0.5 * descriptors], dim=1)
+
+
 class Objective(nn.Module):
     """The weighted sum; proxies, where a loss has them, are its parameters.
 
@@ -87,18 +109,28 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {n: getattr(config, n) for n in _LOSSES if getattr(config, n) > 0}
-        self.keep = config.keep
+        self.keep, self.beside, self.share = config.keep, config.beside, config.share
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.losses, self.miners = _build(config, labels, dimensions)
+        self._whole = _supervised_contrastive(config.beside_temperature)
 
-    def forward(self, descriptors: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """(B, D) unit rows, (B,) labels and maybe (B, D') rows of a teacher → the loss."""
+    def forward(
+        self,
+        descriptors: Tensor,
+        labels: Tensor,
+        teacher: Tensor | None = None,
+        plain: Tensor | None = None,
+    ) -> Tensor:
+        """(B, D) unit rows, (B,) labels, maybe (B, D') rows of teacher and plain → the loss."""
         total = sum(
             weight * self._one(name, descriptors, labels) for name, weight in self.weights.items()
         )
         if self.keep and teacher is not None:
             total = total + self.keep * kept_similarities(descriptors, labels, teacher)
+        if self.beside and plain is not None:
+            whole = side_by_side(descriptors, plain, self.share)
+            total = total + self.beside * self._whole(whole, labels)
         return total
 
     def parts(self, descriptors: Tensor, labels: Tensor) -> dict[str, float]:
@@ -127,7 +159,7 @@ def _build(
             labels, dimensions, margin=57.2958 * config.margin, scale=config.scale
         )
     if config.supcon:
-        made["supcon"] = losses.SupConLoss(temperature=config.temperature)
+        made["supcon"] = _supervised_contrastive(config.temperature)
     if config.contrastive:
         made["contrastive"] = losses.ContrastiveLoss(pos_margin=0, neg_margin=0.7)
     if config.triplet:
@@ -144,6 +176,12 @@ def _build(
     if config.multi_similarity:
         mined["multi_similarity"] = miners.MultiSimilarityMiner()
     return nn.ModuleDict(made), nn.ModuleDict(mined)
+
+
+def _supervised_contrastive(temperature: float) -> nn.Module:
+    from pytorch_metric_learning import losses
+
+    return losses.SupConLoss(temperature=temperature)
 
 
 class _SecondOrder(nn.Module):

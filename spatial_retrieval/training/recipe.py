@@ -30,6 +30,7 @@ from spatial_retrieval.training.maps import (
     instance_maps,
     instance_rows,
     twin_maps,
+    twin_rows,
 )
 from spatial_retrieval.training.samplers import Batches, MixedBatches
 from spatial_retrieval.training.sets import ConcatSet, LabelledSet, PhotoSet, TrainingData
@@ -51,6 +52,7 @@ class DataConfig:
         instances: how many of them; ``instance_views`` augmented views of each.
         instance_groups: of them in a batch, beside the config's ``groups`` of twins.
         teacher: model whose similarities are kept on the instances (the objective's ``keep``).
+        beside: model that will stand beside the trained one (the objective's ``beside``).
         validation_landmarks: rendered Twin Façades (val), six views each.
         validation_folders: name → folder of folders, scored by leave-one-out mAP.
             Folders may begin with an environment variable, as in "$PHOTOS/train".
@@ -67,6 +69,7 @@ class DataConfig:
     instance_views: int = 3
     instance_groups: int = 8
     teacher: str = ""
+    beside: str = ""
     validation_landmarks: int = 0
     validation_folders: Mapping[str, str] = field(default_factory=dict)
     size: int = 448
@@ -80,6 +83,8 @@ class DataConfig:
             raise ValueError("expected both photographs and instances, or neither")
         if self.teacher and not self.photographs:
             raise ValueError("expected photographs for the teacher to describe, got none")
+        if self.beside and (self.mirrored or not self.landmarks):
+            raise ValueError("expected rendered landmarks, not mirrored, for a model beside")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +162,7 @@ class Recipe:
             samplers.append(_batches(parts[1], given.instance_groups, numbers))
         whole = ConcatSet(parts)
         teacher = self._teacher(len(twins), len(whole)) if given.teacher else None
+        plain = self._plain(progress) if given.beside else None
         held_out: dict[str, LabelledSet] = {}
         if given.validation_landmarks:
             held_out["twins"] = twin_maps("val", given.validation_landmarks, 6, **where)
@@ -164,18 +170,30 @@ class Recipe:
             held_out[name] = folder_maps(_folder(folder), layer=layer)
         changed = Augmented(whole, HideCells(given.hide)) if given.hide else whole
         batches = MixedBatches(samplers, whole.starts)
-        return TrainingData(changed, held_out, batches, teacher)
+        return TrainingData(changed, held_out, batches, teacher, plain)
 
     def _teacher(self, start: int, count: int) -> Tensor:
         """The teacher's rows for the instances, which begin at ``start``; NaN for the twins."""
-        given = self.data
-        rows = instance_rows(
-            load_model(given.teacher, device="cpu"), _folder(given.photographs),
-            given.instances, given.instance_views, size=given.size,
-        )  # fmt: skip
+        rows = self._instance_rows(load_model(self.data.teacher, device="cpu"))
         teacher = torch.full((count, rows.shape[1]), float("nan"))
         teacher[start:] = rows
         return teacher
+
+    def _plain(self, progress: bool) -> Tensor:
+        """The rows of the model beside, for twins and instances."""
+        given = self.data
+        model = load_model(given.beside, device="cpu")
+        rows = twin_rows(
+            model, "train", given.landmarks, given.views, size=given.size, progress=progress
+        )
+        return torch.cat([rows, self._instance_rows(model)]) if given.photographs else rows
+
+    def _instance_rows(self, model: RetrievalModel) -> Tensor:
+        given = self.data
+        return instance_rows(
+            model, _folder(given.photographs), given.instances, given.instance_views,
+            size=given.size,
+        )  # fmt: skip
 
     def _heads(self, model: RetrievalModel, data: TrainingData) -> HeadsOnMaps:
         heads = HeadsOnMaps(model)

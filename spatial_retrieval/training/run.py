@@ -118,10 +118,12 @@ class Run:
         """
         rows = gather_rows(descriptors)
         labels = gather_rows(batch.labels.to(self.device))
-        teacher = self.data.teacher
-        if teacher is not None:
-            teacher = teacher[gather_rows(batch.indices.to(self.device)).cpu()].to(self.device)
-        value = self.objective(rows, labels, teacher)
+        indices = gather_rows(batch.indices.to(self.device)).cpu()
+        others = (
+            None if known is None else known[indices].to(self.device)
+            for known in (self.data.teacher, self.data.plain)
+        )  # fmt: skip
+        value = self.objective(rows, labels, *others)
         if not torch.isfinite(value.detach()):
             raise self._diverged("loss", value, batch)
         return value

@@ -163,19 +163,22 @@ class TrainingData:
             over the whole set, by the config's ``groups`` and ``views``.
         teacher: (N, D') float32 unit rows of another model for the items of ``train``, NaN for
             items it has no say about; used by ``ObjectiveConfig.keep``.
+        plain: (N, D') float32 unit rows of the model that will stand beside the trained one; used
+            by ``ObjectiveConfig.beside``.
     """
 
     train: LabelledSet
     validation: Mapping[str, LabelledSet] = field(default_factory=dict)
     batches: object | None = None
     teacher: Tensor | None = None
+    plain: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher is not None and len(self.teacher) != len(self.train):
-            raise ValueError(
-                f"expected a teacher's row for each of {len(self.train)} items, got "
-                f"{len(self.teacher)}"
-            )
+        for whose, rows in (("teacher", self.teacher), ("plain model", self.plain)):
+            if rows is not None and len(rows) != len(self.train):
+                raise ValueError(
+                    f"expected a {whose}'s row for each of {len(self.train)} items, got {len(rows)}"
+                )
 
 
 def check_labels(
