@@ -5,6 +5,8 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from spatial_retrieval.localize import (
+    Localization,
+    Region,
     find,
     find_in_photographs,
     localize,
@@ -21,6 +23,7 @@ from spatial_retrieval.localize.baselines import (
     sift_box,
     whole_image,
 )
+from spatial_retrieval.localize.regions import box_of
 from spatial_retrieval.localize.seeded import _region
 from spatial_retrieval.localize.whitener import Whitener
 
@@ -92,7 +95,7 @@ def test_the_heat_is_the_evidence_and_where_the_transform_takes_the_object(box):
 def test_a_second_object_that_is_not_there_leaves_no_trace():
     query = prepare_query(texture(0), box=BOX)
     one, more = (find(query, planted((9, 5)), limit=limit) for limit in (1, 3))
-    assert len(more) == 1 and torch.equal(one.heat, more.heat)
+    assert len(more) == 1 and torch.equal(one.heat, more.heat) and one.score == more.score
 
 
 def test_a_region_is_made_of_the_components_that_hold_anchors():
@@ -135,11 +138,16 @@ def test_points_grow_over_what_is_alike_and_connected():
     left = torch.zeros(14, 20).bool()
     left[2:12, 1:7] = True
     right = left.roll(12, dims=1)
-    assert torch.equal(prepare_query(x, seeds=[(3.5, 5.5)]).positive, left)
+    query = prepare_query(x, seeds=[(3.5, 5.5)])
+    assert torch.equal(query.positive, left)
+    assert query.negative.any() and not (query.negative & right).any()  # it is alike, too
     both = prepare_query(x, seeds=[(3.5, 5.5), (15.5, 5.5)]).positive
     assert torch.equal(both, left | right)
     boxed = prepare_query(x, seeds=[(3.5, 5.5)], box=(3, 0, 20, 14)).positive
     assert boxed[2:12, 3:7].all() and not boxed[:, :3].any() and not boxed[:, 7:].any()
+    astray = prepare_query(x, seeds=[(3.5, 5.5), (15.5, 5.5)], box=(0, 0, 10, 14))
+    assert torch.equal(astray.positive & ~left, torch.eye(280)[5 * 20 + 15].view(14, 20) > 0)
+    assert not (astray.negative & astray.positive).any()  # what was clicked is the object
     less = prepare_query(x, box=(1, 2, 19, 12), negatives=[(9.5, 5.5)])
     assert torch.equal(less.positive, left | right) and less.negative[5, 9]
 
@@ -174,6 +182,10 @@ def test_a_small_object_is_found_with_its_surroundings():
     assert len(found) == 1 and found.mask[6, 6]
     tiny = prepare_query(texture(0), box=(6.1, 6.1, 6.2, 6.3)).positive
     assert tiny.sum() == 1 and tiny[6, 6]
+
+
+def test_a_box_holds_the_cells_whose_centre_it_holds():
+    assert box_of(prepare_query(texture(0), box=(2.5, 3.5, 10.5, 9.5)).positive) == (2, 3, 10, 9)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +250,10 @@ def test_whitening_in_its_limits():
     full = Whitener.fit(x, power=1.0, ridge=0.0)
     z = full.matrix @ (x.flatten(1) - full.mean)
     torch.testing.assert_close(z @ z.T / z.shape[1], torch.eye(24), atol=1e-3, rtol=0)
+    ridged = Whitener.fit(x, power=1.0, ridge=0.1).matrix
+    covariance = torch.cov(x.flatten(1), correction=0)
+    expected = torch.linalg.inv(covariance + 0.1 * covariance.diagonal().mean() * torch.eye(24))
+    torch.testing.assert_close(ridged.T @ ridged, expected, atol=1e-3, rtol=1e-4)
     none = Whitener.fit(x, power=0.0)
     centred = torch.nn.functional.normalize(x.flatten(1) - none.mean, dim=0)
     cells = none(x)
@@ -266,6 +282,23 @@ def test_marks_and_masks_in_pixels():
     assert iou(plain.mask, box) > 0.85
     point = prepare_photograph(texture(0), image.size, points=[(100, 100)])
     assert torch.equal(point.positive, prepare_query(texture(0), seeds=[(6.25, 6.25)]).positive)
+
+
+def test_each_region_in_pixels_keeps_to_itself_and_loses_its_specks():
+    cells = torch.zeros(2, 14, 20, dtype=torch.bool)
+    cells[0, 2:8, 2:8] = cells[0, 12, 10] = cells[1, 2:8, 12:18] = True
+    heat = 2 * cells.any(dim=0).float() - 1
+    marked = Localization(tuple(Region(c, box_of(c), 1.0) for c in cells), heat, 1.0)
+    found = on_photograph(marked, photograph((0, 0, 9, 9)), refine=False)
+    assert [region.box for region in found] == [(32, 32, 128, 128), (192, 32, 288, 128)]
+
+
+def test_a_faint_region_is_shown_by_whole_cells():
+    cell = torch.eye(280)[6 * 20 + 6].view(14, 20) > 0
+    heat = torch.where(cell, 1e-3, -1.0)
+    faint = Localization((Region(cell, (6, 6, 7, 7), 1.0),), heat, 1.0)
+    (region,) = on_photograph(faint, photograph((0, 0, 9, 9)))
+    assert region.box == (96, 96, 112, 112) and int(region.mask.sum()) == 256
 
 
 def test_pixels_that_cannot_be_meant():

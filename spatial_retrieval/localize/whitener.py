@@ -58,4 +58,4 @@ def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
     # The covariance takes a third of the SVD's time; in double, as products lose half the digits.
     exact = centred.double()
     values, directions = torch.linalg.eigh(exact @ exact.T / count)
-    return values.clamp(min=0).to(centred.dtype), directions.to(centred.dtype)
+    return values.to(centred.dtype), directions.to(centred.dtype)
