@@ -9,8 +9,12 @@ from pictures import draw
 from PIL import Image
 
 from spatial_retrieval.cli import main
+from spatial_retrieval.data.folder import list_images
 from spatial_retrieval.data.revisited import open_revisited
+from spatial_retrieval.data.twins import twin_facades
+from spatial_retrieval.evaluate import runs
 from spatial_retrieval.evaluate.cards import load_card
+from spatial_retrieval.evaluate.folder import split_folder
 from spatial_retrieval.evaluate.runs import run_revisited
 
 PLACES = 4
@@ -150,6 +154,28 @@ def test_query_files_are_asked_against_the_rest(photographs, capsys):
     assert "query* files against the rest: 2 queries, 6 photographs" in out
 
 
+def test_rerankers_are_told_who_asks_where_queries_are_in_the_database(
+    photographs, gem_model, monkeypatch, tmp_path
+):
+    seen = []
+    spy = lambda ranking, context: seen.append(context.own) or ranking  # noqa: E731
+    monkeypatch.setattr(runs, "by_name", lambda name: spy)
+
+    def run():
+        names = list_images(photographs)
+        paths = [photographs / name for name in names]
+        runs.run_folder(gem_model, paths, split_folder(names), size=64, rerank="dba+aqe")
+
+    run()
+    draw(0).save(photographs / "place0" / "query_1.jpg")
+    run()
+    few = twin_facades("test", landmarks=2, views=2, size=64, root=tmp_path)
+    runs.run_twins(gem_model, few, size=64, baselines=False, rerank="dba+aqe")
+    assert [None if own is None else own.tolist() for own in seen] == [
+        [0, 1, 2, 3, 4, 5], None, [0, 1, 2, 3],
+    ]  # fmt: skip
+
+
 def test_twins_are_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
     monkeypatch.setenv("SPATIAL_RETRIEVAL_FAST", "1")
@@ -161,14 +187,27 @@ def test_twins_are_reported(tmp_path, capsys, monkeypatch):
     json.loads((tmp_path / "card.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_twins_are_reranked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_FAST", "1")
+    options = ["--size", 96, "--scales", "1,0.5", "--rerank", "verify", "--card", tmp_path / "card"]
+    code, out, _ = _run(capsys, "twins", *options)
+    assert code == 0
+    for name in ("lite0-gem + verify", "the first search", "oracle, aligned"):
+        assert sum(line.startswith(name) for line in out.splitlines()) == 3
+    assert "verify against the first search: mAP " in out and " ms/query" in out
+    card = load_card(tmp_path / "card.json")
+    assert card.rerank == "verify" and "--rerank verify --scales 1,0.5" in card.command
+    assert card.seconds_per_query > 0 and card.seconds_per_image > 0
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["nowhere"], "neither roxford5k, rparis6k or twins, nor a folder"),
         (["roxford5k", "--rerank", "magic"], "--rerank: expected a re-ranker"),
         (["roxford5k", "--root", "{root}", "--model", "magic"], "--model: expected one of"),
-        (["twins", "--rerank", "aqe"], "without re-ranking"),
-        (["twins", "--scales", "1,0.5"], "one scale"),
+        (["twins", "--rerank", "magic"], "--rerank: expected a re-ranker"),
         (["twins", "--no-query-crop"], "--no-query-crop is for roxford5k"),
         (["{empty}"], "holds no photograph"),
         (["{root}"], "at least 2 sub-folders"),

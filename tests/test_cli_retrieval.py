@@ -83,6 +83,7 @@ def test_wrong_options_are_a_wrong_call(indexed, photographs, capsys):
         (["--box", "500,500,600,600"], "inside the 96×64 image"),
         (["-k", "0"], "at least 1"),
         (["-k", "many"], "at least 1"),
+        (["--rerank", "magic"], "--rerank: expected a re-ranker of none, aqe, dba+aqe, "),
     ]
     for options, message in wrong:
         assert message in fails(capsys, 2, "search", indexed, image, *options)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from spatial_retrieval.data.twins import twin_facades
+from spatial_retrieval.evaluate.runs import run_twins
 from spatial_retrieval.evaluate.twin_baselines import (
     aligned_features,
     aligned_similarity,
@@ -12,11 +13,12 @@ from spatial_retrieval.evaluate.twin_baselines import (
 from spatial_retrieval.evaluate.twins import (
     cell_shuffle,
     evaluate_twins,
+    score_ranking,
     score_twins,
-    twin_report,
 )
 from spatial_retrieval.extract import describe
 from spatial_retrieval.model import ModelConfig, build_model, load_model
+from spatial_retrieval.ranking import Ranking
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +120,44 @@ def test_the_interval_is_over_pairs(tiny):
 
 def test_the_report_has_a_row_for_each_method(tiny, gem, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tiny.root.parents[1] / "cache"))
-    scores = twin_report(gem, landmarks=2, views=2, size=64)
-    lines = scores.lines("lite0-gem")
+    few = twin_facades("test", landmarks=2, views=2, size=64)
+    run = run_twins(gem, few, size=64)
+    lines = run.scores.lines("lite0-gem")
     assert lines[0] == "Twin Façades test: 2 landmarks, 4 photographs"
     for name in ("lite0-gem", "colour histogram", "16×16 thumbnail", "oracle, aligned"):
         assert sum(line.startswith(name) for line in lines) == 3
-    assert not twin_report(gem, landmarks=2, views=2, size=64, baselines=False).baselines
+    assert run.timing.seconds_per_image > 0 and run.timing.index_bytes == 4 * gem.dim * 4
+    assert not run_twins(gem, few, size=64, baselines=False).scores.baselines
+
+
+def test_a_reranked_run_has_the_first_search_beside_it(tiny, gem, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
+    plain = run_twins(gem, tiny, size=64, baselines=False)
+    run = run_twins(gem, tiny, size=64, baselines=False, rerank="aqe")
+    assert list(run.scores.baselines) == ["the first search"]
+    np.testing.assert_array_equal(run.first.ap, plain.scores.ap)
+    assert not np.array_equal(run.scores.ap, plain.scores.ap)
+    gains = run.scores.gain(run.first)
+    assert gains[0].value == pytest.approx(run.scores.map().value - plain.scores.map().value)
+    difference = run.scores.accuracy().value - plain.scores.accuracy().value
+    assert gains[1].value == pytest.approx(difference)
+    assert gains[0].low <= gains[0].value <= gains[0].high
+    with pytest.raises(ValueError, match="expected a re-ranker of"):
+        run_twins(gem, tiny, rerank="magic")
+
+
+def test_an_order_is_scored_as_the_similarity_it_comes_from(tiny):
+    similarity = np.random.default_rng(1).random((30, 30))
+    ids = np.array([[i for i in np.argsort(-row) if i != q] for q, row in enumerate(similarity)])
+    ranking = Ranking(ids, np.zeros(ids.shape))  # scores play no part
+    found, expected = score_ranking(ranking, tiny), score_twins(similarity, tiny)
+    np.testing.assert_array_equal(found.ap, expected.ap)
+    np.testing.assert_array_equal(found.correct, expected.correct)
+    with pytest.raises(ValueError, match=r"shape \(30, 29\), got \(30, 5\)"):
+        score_ranking(Ranking(ids[:, :5], np.zeros((30, 5))), tiny)
+    ids[3, 0] = 3
+    with pytest.raises(ValueError, match="left out of its own answers"):
+        score_ranking(Ranking(ids, np.zeros(ids.shape)), tiny)
 
 
 @pytest.mark.parametrize(

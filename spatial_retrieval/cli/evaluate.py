@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from spatial_retrieval.cli import CallError
 from spatial_retrieval.cli.arguments import positive, scales
-from spatial_retrieval.cli.retrieval import DEFAULT_MODEL
+from spatial_retrieval.cli.retrieval import DEFAULT_MODEL, check_reranker, open_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spatial_retrieval.evaluate.cards import ResultCard
+    from spatial_retrieval.evaluate.revisited import RevisitedScores
 
 __all__ = ["add_parser"]
 
@@ -67,14 +70,7 @@ def _check(args: argparse.Namespace) -> None:
     ):
         if given and args.target not in _REVISITED:
             raise CallError(f"{option} is for roxford5k and rparis6k")
-    if args.target == "twins" and (args.rerank != "none" or args.scales != (1.0,)):
-        raise CallError("twins is scored at one scale and without re-ranking")
-    from spatial_retrieval.rerank import by_name
-
-    try:
-        by_name(args.rerank)
-    except ValueError as error:
-        raise CallError(f"--rerank: {error}") from error
+    check_reranker(args.rerank)
 
 
 def _revisited(args: argparse.Namespace) -> "ResultCard":
@@ -84,7 +80,6 @@ def _revisited(args: argparse.Namespace) -> "ResultCard":
         load_distractors,
         open_revisited,
     )
-    from spatial_retrieval.evaluate.bootstrap import bootstrap_interval
     from spatial_retrieval.evaluate.runs import run_revisited
 
     root = args.root or default_root()
@@ -93,20 +88,14 @@ def _revisited(args: argparse.Namespace) -> "ResultCard":
         distractors = load_distractors(root) if args.distractors else ()
     except DatasetMissingError as error:
         raise CallError(str(error)) from error
-    size, model = args.size or 1024, _model(args.model)
+    size, model = args.size or 1024, open_model(args.model)
     run = run_revisited(
         model, images, size=size, scales=args.scales, crop=not args.no_query_crop,
         rerank=args.rerank, distractors=distractors, progress=sys.stderr.isatty(),
     )  # fmt: skip
-    scores, intervals = {}, {}
-    for protocol, found in run.scores.items():
-        scores[f"mAP {protocol}"] = found.map
-        interval = bootstrap_interval(found.ap_per_query)
-        intervals[f"mAP {protocol}"] = (interval.low, interval.high)
-    for k in (1, 5, 10):
-        scores |= {f"mP@{k} {p}": found.mp_at[k] for p, found in run.scores.items()}
+    scores, intervals = _by_protocol(run.scores)
     crop = "whole query images" if args.no_query_crop else "cropped, at the scale of the database"
-    print(f"{args.target} · {args.model} · queries {crop}")
+    print(f"{args.target} · {_method(args)} · queries {crop}")
     print(f"{'':8}{'E':>8}{'M':>8}{'H':>8}")
     for name in ("mAP", "mP@1", "mP@5", "mP@10"):
         print(f"{name:8}" + "".join(f"{_percent(scores[f'{name} {p}']):>8}" for p in "EMH"))
@@ -114,10 +103,23 @@ def _revisited(args: argparse.Namespace) -> "ResultCard":
     return _card(
         args, model, run.timing,
         dataset=args.target + ("+r1m" if distractors else ""), protocol="revisited (E, M, H)",
-        scores=scores, intervals={k: v for k, v in intervals.items() if not math.isnan(v[0])},
+        scores=scores, intervals=intervals,
         query_crop=crop, ignored="removed before ranks are counted",
         size=size, queries=len(images.queries), database_images=database,
     )  # fmt: skip
+
+
+def _by_protocol(
+    found: "Mapping[str, RevisitedScores]",
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Scores by name, and the intervals of those that have one."""
+    from spatial_retrieval.evaluate.bootstrap import bootstrap_interval
+
+    scores = {f"mAP {p}": protocol.map for p, protocol in found.items()}
+    for k in (1, 5, 10):
+        scores |= {f"mP@{k} {p}": protocol.mp_at[k] for p, protocol in found.items()}
+    around = {f"mAP {p}": bootstrap_interval(s.ap_per_query) for p, s in found.items()}
+    return scores, {n: (i.low, i.high) for n, i in around.items() if not math.isnan(i.low)}
 
 
 def _folder(args: argparse.Namespace) -> "ResultCard":
@@ -132,7 +134,7 @@ def _folder(args: argparse.Namespace) -> "ResultCard":
         split = split_folder(names)
     except ValueError as error:
         raise CallError(f"{folder}: {error}") from error
-    size, model = args.size or 480, _model(args.model)
+    size, model = args.size or 480, open_model(args.model)
     run = run_folder(
         model, [folder / name for name in names], split,
         size=size, scales=args.scales, rerank=args.rerank, progress=sys.stderr.isatty(),
@@ -143,7 +145,7 @@ def _folder(args: argparse.Namespace) -> "ResultCard":
     scores |= {f"mP@{k}": value for k, value in found.mp_at.items()}
     way = "leave-one-out" if split.leave_one_out else "query* files against the rest"
     asked, answering = len(split.queries), len(split.database)
-    print(f"{folder} · {args.model} · {way}: {asked} queries, {answering} photographs")
+    print(f"{folder} · {_method(args)} · {way}: {asked} queries, {answering} photographs")
     for name, value in scores.items():
         print(f"{name:10}{_percent(value):>8}")
     known = {} if math.isnan(interval.low) else {"mAP": (interval.low, interval.high)}
@@ -156,21 +158,27 @@ def _folder(args: argparse.Namespace) -> "ResultCard":
 
 def _twins(args: argparse.Namespace) -> "ResultCard":
     from spatial_retrieval.data import scale
-    from spatial_retrieval.evaluate.runs import Timing
-    from spatial_retrieval.evaluate.twins import twin_report
+    from spatial_retrieval.data.twins import twin_facades
+    from spatial_retrieval.evaluate.runs import run_twins
 
-    size, model = args.size or 448, _model(args.model)
+    size, model = args.size or 448, open_model(args.model)
     landmarks, views = scale(60, 4), scale(10, 3)
-    report = twin_report(
-        model, landmarks=landmarks, views=views, size=size, progress=sys.stderr.isatty()
-    )
-    print("\n".join(report.lines(args.model)))
-    found = {f"mAP {level}": report.map(level) for level in "EMH"}
-    found = {"mAP": report.map(), **found, "twin accuracy": report.accuracy()}
-    photographs = len(report.data)
-    unknown = Timing(math.nan, math.nan, photographs * model.dim * 4)
+    data = twin_facades("test", landmarks, views, size=size)
+    run = run_twins(
+        model, data, size=size, scales=args.scales, rerank=args.rerank,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    scores, photographs = run.scores, len(data)
+    print("\n".join(scores.lines(_method(args))))
+    if args.rerank != "none":
+        gains = zip(("mAP", "twin accuracy"), scores.gain(run.first), strict=True)
+        found = ", ".join(f"{name} {gain.signed()}" for name, gain in gains)
+        ms = 1000 * run.timing.seconds_per_query
+        print(f"\n{args.rerank} against the first search: {found}; {ms:.0f} ms/query")
+    found = {f"mAP {level}": scores.map(level) for level in "EMH"}
+    found = {"mAP": scores.map(), **found, "twin accuracy": scores.accuracy()}
     return _card(
-        args, model, unknown,
+        args, model, run.timing,
         dataset=f"Twin Façades test, {landmarks} landmarks × {views} views",
         protocol="leave-one-out; twin accuracy matched in difficulty",
         scores={name: i.value for name, i in found.items()},
@@ -218,13 +226,8 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _model(name: str) -> Any:
-    from spatial_retrieval.model import load_model
-
-    try:
-        return load_model(name)
-    except ValueError as error:
-        raise CallError(f"--model: {error}") from error
+def _method(args: argparse.Namespace) -> str:
+    return args.model if args.rerank == "none" else f"{args.model} + {args.rerank}"
 
 
 def _percent(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from spatial_retrieval.cli import CallError
 from spatial_retrieval.cli.arguments import box, positive, scales
 
-__all__ = ["DEFAULT_MODEL", "add_model_arguments", "add_parser"]
+__all__ = ["DEFAULT_MODEL", "add_model_arguments", "add_parser", "check_reranker", "open_model"]
 
 DEFAULT_MODEL = "lite0-gem"
 
@@ -54,7 +54,7 @@ def _embed(args: argparse.Namespace) -> None:
 
     names = _photographs(args.folder)
     result = describe_readable(
-        _model(args.model or DEFAULT_MODEL), [args.folder / name for name in names],
+        open_model(args.model or DEFAULT_MODEL), [args.folder / name for name in names],
         size=args.size, scales=args.scales, progress=sys.stderr.isatty(),
     )  # fmt: skip
     _set_aside({names[i]: reason for i, reason in result.failed.items()})
@@ -72,7 +72,7 @@ def _index(args: argparse.Namespace) -> None:
     _photographs(args.folder)
     name = args.model or DEFAULT_MODEL
     report = index_folder(
-        args.folder, args.output, _model(name), model_name=name,
+        args.folder, args.output, open_model(name), model_name=name,
         size=args.size, scales=args.scales, progress=sys.stderr.isatty(),
     )  # fmt: skip
     _set_aside(report.failed)
@@ -87,6 +87,7 @@ def _search(args: argparse.Namespace) -> None:
         raise CallError(f"{args.image}: no such photograph")
     if not args.index.is_dir():
         raise CallError(f"{args.index}: no such index; make one with: spatial-retrieval index")
+    check_reranker(args.rerank)
     searcher = open_index(args.index, model=args.model)
     try:
         found = searcher.search(args.image, box=args.box, k=args.k, rerank=args.rerank)
@@ -110,7 +111,26 @@ def _photographs(folder: Path) -> list[str]:
         raise CallError(str(error)) from error
 
 
-def _model(name: str) -> Any:
+def check_reranker(name: str) -> None:
+    """Refuse an unknown ``--rerank``.
+
+    Raises:
+        CallError: naming those that there are.
+    """
+    from spatial_retrieval.rerank import by_name
+
+    try:
+        by_name(name)
+    except ValueError as error:
+        raise CallError(f"--rerank: {error}") from error
+
+
+def open_model(name: str) -> Any:
+    """Load what ``--model`` names.
+
+    Raises:
+        CallError: if there is no such model.
+    """
     from spatial_retrieval.model import load_model
 
     try:

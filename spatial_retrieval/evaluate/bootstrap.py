@@ -41,6 +41,10 @@ class Interval:
         """In percent, one decimal: ``51.2 [47.0, 55.4]``."""
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def signed(self) -> str:
+        """As a difference in percentage points: ``+1.2 [-0.3, +2.7]``."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,

@@ -10,7 +10,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from spatial_retrieval.evaluate.bootstrap import Interval, bootstrap_interval, paired_bootstrap
+from spatial_retrieval.evaluate.bootstrap import bootstrap_interval, paired_bootstrap
 from spatial_retrieval.evaluate.gap import gap_recovered
 from spatial_retrieval.evaluate.revisited import average_precision, positive_ranks
 from spatial_retrieval.ranking import Ranking
@@ -202,17 +202,12 @@ def reranking_table(
     ]
     for row in rows:
         same = row.name == base
-        gain = "" if same else _signed(paired_bootstrap(row.ap, named[base].ap, groups))
+        gain = "" if same else paired_bootstrap(row.ap, named[base].ap, groups).signed()
         gap = "" if same else _gap(row, named[base], named[verified], groups)
         score = bootstrap_interval(row.ap, groups)
         cost = f"{row.milliseconds:.1f} | {row.cpu_milliseconds:.1f}"
         lines.append(f"| {row.name} | {score} | {gain} | {gap} | {cost} |")
     return "\n".join(lines)
-
-
-def _signed(interval: Interval) -> str:
-    value, low, high = (f"{100 * x:+.1f}" for x in (interval.value, interval.low, interval.high))
-    return f"{value} [{low}, {high}]"
 
 
 def _gap(row: Reranked, base: Reranked, verified: Reranked, groups: object) -> str:

@@ -1,22 +1,38 @@
 """From photographs to scores: describe, search, re-rank, score, with the time that each took."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from spatial_retrieval.data.revisited import RevisitedImages
-from spatial_retrieval.evaluate.folder import FolderScores, FolderSplit, folder_scores
+from spatial_retrieval.data.twins import TwinFacades
+from spatial_retrieval.evaluate.folder import (
+    FolderScores,
+    FolderSplit,
+    folder_scores,
+    without_self,
+)
 from spatial_retrieval.evaluate.revisited import PROTOCOLS, RevisitedScores, revisited_scores
+from spatial_retrieval.evaluate.twin_baselines import baseline_scores
+from spatial_retrieval.evaluate.twins import TwinScores, evaluate_twins, score_ranking
 from spatial_retrieval.extract import describe
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.model import RetrievalModel
 from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank import RerankContext, by_name
+from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name
 
-__all__ = ["FolderRun", "RevisitedRun", "Timing", "run_folder", "run_revisited"]
+__all__ = [
+    "FolderRun",
+    "RevisitedRun",
+    "Timing",
+    "TwinRun",
+    "run_folder",
+    "run_revisited",
+    "run_twins",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,15 @@ class FolderRun:
     """Scores of a folder and their cost."""
 
     scores: FolderScores
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TwinRun:
+    """Scores on Twin Façades, those of the first search alone, and the cost."""
+
+    scores: TwinScores
+    first: TwinScores
     timing: Timing
 
 
@@ -92,7 +117,7 @@ def run_revisited(
     built = perf_counter()
     context = RerankContext(
         queries=queries, database=rows, query_images=images.queries, database_images=database,
-        query_boxes=boxes, model=model,
+        query_boxes=boxes, model=model, features=FeatureCache.kept(),
     )  # fmt: skip
     ranking = reranker(index.search(queries, len(index)), context)
     searched = perf_counter()
@@ -124,13 +149,13 @@ def run_folder(
     start = perf_counter()
     rows = describe(model, paths, size=size, scales=scales, progress=progress)
     described = perf_counter()
-    database = [paths[i] for i in split.database]
+    database, features = [paths[i] for i in split.database], FeatureCache.kept()
 
     def reranked(ranking: Ranking, asked: np.ndarray) -> Ranking:
         context = RerankContext(
             queries=rows[split.queries[asked]], database=rows[split.database],
             query_images=[paths[i] for i in split.queries[asked]], database_images=database,
-            model=model,
+            model=model, features=features, own=asked if split.leave_one_out else None,
         )  # fmt: skip
         return reranker(ranking, context)
 
@@ -142,3 +167,48 @@ def run_folder(
         rows[split.database].nbytes,
     )
     return FolderRun(scores, timing)
+
+
+def run_twins(
+    model: RetrievalModel,
+    data: TwinFacades,
+    *,
+    size: int = 448,
+    scales: Sequence[float] = (1.0,),
+    rerank: str = "none",
+    baselines: bool = True,
+    progress: bool = False,
+) -> TwinRun:
+    """Evaluate a model on Twin Façades, each photograph asked against all others.
+
+    What a re-ranker is scored by is its order: twin accuracy is then the share of triplets whose
+    positive comes before the twin.
+
+    Args:
+        data: from :func:`~spatial_retrieval.data.twins.twin_facades`.
+        baselines: score a colour histogram, a thumbnail and the oracle that undoes the true
+            perspective too: what statistics, layout and full knowledge of geometry reach.
+
+    The other arguments and errors are those of :func:`run_revisited`.
+    """
+    reranker = by_name(rerank)
+    everyone = np.arange(len(data))
+    start = perf_counter()
+    rows = describe(model, data.paths, size=size, scales=scales, progress=progress)
+    described = perf_counter()
+    index = DescriptorIndex.build(rows, [str(i) for i in everyone])
+    context = RerankContext(
+        queries=rows, database=rows, query_images=data.paths, database_images=data.paths,
+        model=model, features=FeatureCache.kept(), own=everyone,
+    )  # fmt: skip
+    ranking = reranker(without_self(index.search(rows, len(data)), everyone), context)
+    searched = perf_counter()
+    scores = first = evaluate_twins(rows, data)
+    others = {}
+    if rerank != "none":
+        scores, others = score_ranking(ranking, data), {"the first search": first}
+    if baselines:
+        others |= baseline_scores(data, progress=progress)
+    per_image, per_query = (described - start) / len(data), (searched - described) / len(data)
+    timing = Timing(per_image, per_query, rows.nbytes)
+    return TwinRun(replace(scores, baselines=others), first, timing)

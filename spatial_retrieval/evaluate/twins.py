@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatial_retrieval.data.twins import TwinFacades, twin_facades
-from spatial_retrieval.evaluate.bootstrap import Interval, bootstrap_interval
+from spatial_retrieval.data.twins import TwinFacades
+from spatial_retrieval.evaluate.bootstrap import Interval, bootstrap_interval, paired_bootstrap
 from spatial_retrieval.evaluate.revisited import average_precision
+from spatial_retrieval.ranking import Ranking
 
 if TYPE_CHECKING:
     from spatial_retrieval.model import RetrievalModel
 
-__all__ = ["TwinScores", "cell_shuffle", "evaluate_twins", "score_twins", "twin_report"]
+__all__ = ["TwinScores", "cell_shuffle", "evaluate_twins", "score_ranking", "score_twins"]
 
 LEVELS = ("E", "M", "H")
 
@@ -70,6 +71,14 @@ class TwinScores:
         """Twin accuracy of all triplets, and by kind of re-arrangement."""
         kinds = [str(k) for k in dict.fromkeys(self.data.kind)]
         return {"all": self.accuracy(), **{k: self.accuracy(kind=k) for k in kinds}}
+
+    def gain(self, other: "TwinScores") -> tuple[Interval, Interval]:
+        """What this method has over another on the same photographs: in mAP, in twin accuracy."""
+        everyone, asked = np.arange(len(self.data)), self.triplets[:, 0]
+        return (
+            paired_bootstrap(self.ap, other.ap, self._pairs(everyone)),
+            paired_bootstrap(self.correct, other.correct, self._pairs(asked)),
+        )
 
     def lines(self, name: str = "this model") -> list[str]:
         """A report to print: one row for this method, one for each baseline."""
@@ -131,6 +140,7 @@ def evaluate_twins(descriptors: np.ndarray, data: TwinFacades) -> TwinScores:
         ValueError: if there is not one row for each photograph.
 
     Example:
+        >>> from spatial_retrieval import twin_facades
         >>> data = twin_facades("test", landmarks=2, views=3, size=64)
         >>> perfect = np.eye(2)[data.labels]
         >>> evaluate_twins(perfect, data).accuracy().value
@@ -142,31 +152,24 @@ def evaluate_twins(descriptors: np.ndarray, data: TwinFacades) -> TwinScores:
     return score_twins(descriptors @ descriptors.T, data)
 
 
-def twin_report(
-    model: "RetrievalModel",
-    *,
-    split: str = "test",
-    landmarks: int = 60,
-    views: int = 10,
-    size: int = 448,
-    seed: int = 0,
-    baselines: bool = True,
-    progress: bool = False,
-) -> TwinScores:
-    """Render the benchmark (or take it from the cache), describe it and score it.
+def score_ranking(ranking: Ranking, data: TwinFacades) -> TwinScores:
+    """Score an order, such as a re-ranker's: only places count, not scores.
 
-    With `baselines`, a colour histogram, a thumbnail and the oracle that undoes the true
-    perspective are scored too: what statistics, layout and full knowledge of geometry reach.
+    Args:
+        ranking: N lists of length N - 1, each photograph asked against all others.
+        data: the N photographs.
+
+    Raises:
+        ValueError: if the lists are not whole, or a photograph answers itself.
     """
-    from spatial_retrieval.evaluate.twin_baselines import baseline_scores
-    from spatial_retrieval.extract import describe
-
-    data = twin_facades(split, landmarks, views, seed, size=size)
-    scores = evaluate_twins(describe(model, data.paths, size=size, progress=progress), data)
-    if not baselines:
-        return scores
-    others = baseline_scores(data, progress=progress)
-    return TwinScores(data, scores.ap, scores.triplets, scores.correct, others)
+    n = len(data)
+    if ranking.ids.shape != (n, n - 1):
+        raise ValueError(f"expected a ranking of shape {(n, n - 1)}, got {ranking.ids.shape}")
+    if (ranking.ids == np.arange(n)[:, None]).any():
+        raise ValueError("expected each photograph to be left out of its own answers")
+    similarity = np.zeros((n, n))
+    np.put_along_axis(similarity, ranking.ids, -np.arange(n - 1.0)[None], axis=1)
+    return score_twins(similarity, data)
 
 
 def cell_shuffle(
