@@ -6,6 +6,8 @@
 ``quality`` prints mAP and milliseconds per query of every re-ranker on one data set, against the
 first search alone, with 95 % intervals; other embedded models follow, each without any re-ranking.
 A folder's labels are its sub-folders (``query*`` files ask, or everyone is left out once).
+With ``--results FILE.json`` finished rows are kept: a run that was cut short goes on, and a model
+whose weights have changed is all that is asked again.
 ``time`` prints the price of each stage as the database grows: the shortlist is real photographs,
 the other vectors are synthetic. Its last column is the published one for a million images.
 
@@ -14,6 +16,7 @@ is the one to compare. Local features are extracted beforehand and timed apart.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,10 +36,13 @@ from spatial_retrieval.evaluate.reranking import (
     rerank_timed,
     reranking_table,
 )
+from spatial_retrieval.files import write_json
+from spatial_retrieval.model import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name, sift
 
 QUALITY = ("none", "aqe", "superglobal", "verify", "verify-learned", "verify-cells", "hypergraph")
+COSTS = ("milliseconds", "cpu_milliseconds", "features_milliseconds")
 TIME = ("aqe", "superglobal", "verify", "hypergraph")
 
 
@@ -51,6 +57,7 @@ def main() -> None:
     quality.add_argument("--queries", type=int, help="ask this many, evenly spread")
     quality.add_argument("--size", type=int, default=480)
     quality.add_argument("--cache", type=Path, help="folder that keeps local features")
+    quality.add_argument("--results", type=Path, metavar="FILE.json", help="keeps finished rows")
     quality.set_defaults(run=_quality)
     time = commands.add_parser("time", help="the price of each stage as the database grows")
     time.add_argument("--sizes", nargs="+", type=int, default=[10**3, 10**4, 10**5, 10**6])
@@ -72,24 +79,53 @@ def _quality(args: argparse.Namespace) -> None:
     asked = np.arange(len(split.queries))
     if args.queries and args.queries < len(asked):
         asked = np.linspace(0, len(asked) - 1, args.queries).round().astype(int)
-    labels = split.labels[split.queries[asked]]
-    pairs = labels // 2 if args.data == "twins" else labels  # a landmark and its twin: one draw
     others = [name for name in embedded_models() if name != args.base]
     cache = FeatureCache(args.cache, capacity=4 * len(names))
     rows: list[Reranked] = []
-    for model in [args.base, *(others if args.models is None else args.models)]:
-        ranking, context, cost = _search(model, folder, names, split, asked, args.size)
-        context = replace(context, features=cache)
-        for method in args.rerank if model == args.base else ["none"]:
-            row = _row(method, ranking, context, _scorer(split, asked), cost)
+    for name in [args.base, *(others if args.models is None else args.models)]:
+        model = load_model(name)
+        about = f"{args.data} {len(asked)}/{len(names)} {args.size}px {name} {model.fingerprint()}"
+        methods = args.rerank if name == args.base else ["none"]
+        known = _known_rows(args.results, about)
+        if set(methods) - set(known):
+            ranking, context, cost = _search(model, folder, names, split, asked, args.size)
+            context = replace(context, features=cache)
+        for method in methods:
+            row = known.get(method)
+            if row is None:
+                row = _row(method, ranking, context, _scorer(split, asked), cost)
             if row is not None:
-                rows.append(row if model == args.base else replace(row, name=f"{model} alone"))
+                _keep_row(args.results, about, row)
+                rows.append(row if name == args.base else replace(row, name=f"{name} alone"))
+    labels = split.labels[split.queries[asked]]
+    pairs = labels // 2 if args.data == "twins" else labels  # a landmark and its twin: one draw
     print(f"{args.data}: {len(asked)} queries, {len(split.database)} photographs, {args.base}")
     print(reranking_table(rows, pairs))
 
 
+def _known_rows(results: Path | None, about: str) -> dict[str, Reranked]:
+    """Rows of an earlier run on the same data with the same weights; their lists are not kept."""
+    if results is None or not results.exists():
+        return {}
+    kept = json.loads(results.read_text()).get(about, [])
+    return {facts["name"]: _restored(**facts) for facts in kept}
+
+
+def _restored(ap: list[float], **facts: Any) -> Reranked:
+    no_list = np.zeros((len(ap), 0))
+    return Reranked(ap=np.array(ap), ranking=Ranking(no_list, no_list), **facts)
+
+
+def _keep_row(results: Path | None, about: str, row: Reranked) -> None:
+    if results is None or row.name in _known_rows(results, about):
+        return
+    kept = json.loads(results.read_text()) if results.exists() else {}
+    facts = {name: getattr(row, name) for name in ("name", *COSTS)} | {"ap": row.ap.tolist()}
+    write_json(results, kept | {about: [*kept.get(about, []), facts]})
+
+
 def _search(
-    model_name: str,
+    model: RetrievalModel,
     folder: Path,
     names: list[str],
     split: FolderSplit,
@@ -97,7 +133,6 @@ def _search(
     size: int,
 ) -> tuple[Ranking, RerankContext, tuple[float, float]]:
     """The first search, what re-rankers may see of it, and its milliseconds per query."""
-    model = load_model(model_name)
     paths = [folder / name for name in names]
     vectors = describe(model, paths, size=size)
     queries, database = split.queries[asked], split.database
@@ -110,6 +145,7 @@ def _search(
         query_images=[paths[i] for i in queries],
         database_images=[paths[i] for i in database],
         model=model,
+        own=asked if split.leave_one_out else None,
     )
     if split.leave_one_out:
         ranking = without_self(ranking, asked)
