@@ -68,9 +68,20 @@ def found_in(
     query: Image.Image | None = None,
     box: Sequence[float] | None = None,
     captions: Sequence[str] | None = None,
+    scores: bool = True,
     title: str | None = None,
 ) -> go.Figure:
-    """Overlays in a row, with scores; in front of them the query and its ``box``, if given."""
+    """Overlays in a row; in front of them the query and its ``box``, if given.
+
+    Args:
+        photographs: what was searched.
+        results: one for each, see :func:`~spatial_retrieval.localize.find_in_photographs`.
+        query: what was asked for.
+        box: the part of it that was meant, in its pixels.
+        captions: what is written above each overlay.
+        scores: whether its score is written there too.
+        title: of the figure.
+    """
     if len(photographs) != len(results) or (captions and len(captions) != len(results)):
         raise ValueError(f"expected a result (and caption) for each of {len(photographs)} images")
     captions = captions or [""] * len(results)
@@ -78,6 +89,7 @@ def found_in(
         f"{c} · {r.score:.2f}" if len(r) else f"{c} · {r.score:.2f}, none"
         for c, r in zip(captions, results, strict=True)
     ]
+    texts = texts if scores else list(captions)
     images = [overlay(p, r) for p, r in zip(photographs, results, strict=True)]
     if query is not None:
         texts, images = ["query", *texts], [_boxed(query, box), *images]

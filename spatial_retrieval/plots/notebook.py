@@ -112,8 +112,9 @@ def small_png(png: bytes, *, colors: int = 128) -> bytes:
     flat = Image.alpha_composite(paper, image).convert("RGB")
     always = _inks()
     own = flat.quantize(colors - len(always) // 3, method=Image.Quantize.MEDIANCUT)
+    mixed = [rgb for rgb in np.reshape(own.getpalette(), (-1, 3)).tolist() if min(rgb) < 246]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(always + (own.getpalette() or []))
+    palette.putpalette(sum(mixed, always))
     few = flat.quantize(palette=palette, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     few.save(buffer, "PNG", optimize=True)
