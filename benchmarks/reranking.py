@@ -85,7 +85,7 @@ def _quality(args: argparse.Namespace) -> None:
     for name in [args.base, *(others if args.models is None else args.models)]:
         model = load_model(name)
         about = f"{args.data} {len(asked)}/{len(names)} {args.size}px {name} {model.fingerprint()}"
-        methods = args.rerank if name == args.base else ["none"]
+        methods = dict.fromkeys(["none", *args.rerank] if name == args.base else ["none"])
         known = _known_rows(args.results, about)
         if set(methods) - set(known):
             ranking, context, cost = _search(model, folder, names, split, asked, args.size)

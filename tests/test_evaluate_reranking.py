@@ -123,8 +123,9 @@ def test_table_compares_with_the_first_search_and_with_verification():
     assert "50 % [50, 50]" in lines[4]
     flat = reranking_table([row("none", [0.2]), row("verify", [0.2]), row("new", [0.3])])
     assert flat.count("no gap") == 2
-    with pytest.raises(ValueError, match="expected rows 'none' and 'verify' among none"):
-        reranking_table(rows[:1])
+    assert reranking_table([rows[0], rows[2]]).splitlines()[3].split(" | ")[3] == ""
+    with pytest.raises(ValueError, match="expected a row 'none' among verify, better model"):
+        reranking_table(rows[1:])
 
 
 def test_bad_input_is_named():
