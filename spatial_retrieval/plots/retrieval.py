@@ -66,7 +66,9 @@ def stage_times(milliseconds: Mapping[str, float], *, title: str | None = None) 
         x=[milliseconds[name] for name in names],
         y=names,
         orientation="h",
-        text=[f"{milliseconds[name]:.3g} ms" for name in names],
+        text=[
+            f"{time:,.0f} ms" if time >= 100 else f"{time:.3g} ms" for time in milliseconds.values()
+        ],
         marker_color=COLORS[0],
     )
     fig = base_layout(go.Figure(bars), height=90 + 36 * len(names), title=title)
