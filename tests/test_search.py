@@ -55,7 +55,8 @@ def test_each_photograph_is_searched_for_local_features_once(searcher, tmp_path,
     monkeypatch.setattr(
         local_features, "_sift_features", lambda *args: looked.append(1) or extract(*args)
     )
-    query = textured(0)
+    query = tmp_path / "query.png"
+    textured(0).save(query)
     first = searcher.search(query, rerank="verify")
     assert len(looked) == 7  # the query and the index's six
     again = searcher.search(query, rerank="verify")

@@ -317,7 +317,14 @@ def test_cache_extracts_once_for_each_image_box_and_version(tmp_path):
     assert calls[5:] == [(50, 38)]
 
 
-def test_cache_forgets_the_oldest_and_keeps_all_in_a_folder(tmp_path):
+@pytest.fixture
+def picture(tmp_path):
+    """A file outside the cache's folder."""
+    textured(0).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_cache_forgets_the_oldest():
     calls = []
     images = [textured(i) for i in range(3)]
     method = counted(calls)
@@ -325,38 +332,49 @@ def test_cache_forgets_the_oldest_and_keeps_all_in_a_folder(tmp_path):
     for i in (0, 1, 0, 2, 0, 1):
         small.get(method, images[i])
     assert len(calls) == 4
-    first = FeatureCache(tmp_path).get(method, images[0])
-    again = FeatureCache(tmp_path).get(counted([]), images[0])
+
+
+def test_a_folder_keeps_the_features_of_files(tmp_path, picture):
+    calls, folder = [], tmp_path / "features"
+    first = FeatureCache(folder).get(counted(calls), picture)
+    again = FeatureCache(folder).get(counted([]), picture)
     assert again.size == first.size == (100, 75)
     np.testing.assert_array_equal(again.descriptors, first.descriptors)
-    assert len(calls) == 5
-    FeatureCache(tmp_path).get(counted(calls, key=""), images[0])  # a method without a name
-    FeatureCache(tmp_path).get(counted(calls, key=""), images[0])
-    assert len(calls) == 7
+    assert len(calls) == 1
+    FeatureCache(folder).get(counted(calls, key=""), picture)  # a method without a name
+    FeatureCache(folder).get(counted(calls, key=""), picture)
+    assert len(calls) == 3
 
 
-def test_a_damaged_cache_file_is_made_again(tmp_path):
-    calls = []
-    cache = FeatureCache(tmp_path)
-    cache.get(counted(calls), textured(0))
-    (file,) = tmp_path.glob("*.npz")
+def test_pictures_that_are_no_files_leave_no_trace(tmp_path, picture):
+    cache, calls = FeatureCache(tmp_path / "features"), []
+    with picture.open("rb") as file:
+        for upload in (textured(1), picture.read_bytes(), file):
+            cache.get(counted(calls), upload)
+    assert len(calls) == 3 and not (tmp_path / "features").exists()
+
+
+def test_a_damaged_cache_file_is_made_again(tmp_path, picture):
+    calls, folder = [], tmp_path / "features"
+    FeatureCache(folder).get(counted(calls), picture)
+    (file,) = folder.glob("*.npz")
     file.write_bytes(file.read_bytes()[:100])
-    assert len(FeatureCache(tmp_path).get(counted(calls), textured(0))) == 1
+    assert len(FeatureCache(folder).get(counted(calls), picture)) == 1
     assert len(calls) == 2
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, caplog):
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, picture, caplog):
     (tmp_path / "file").write_text("no folder")
     calls = []
     cache = FeatureCache(tmp_path / "file" / "features")
     for _ in range(2):
-        assert len(cache.get(counted(calls), textured(0))) == 1
+        assert len(cache.get(counted(calls), picture)) == 1
     assert len(calls) == 1 and "not kept" in caplog.text
 
 
-def test_searches_share_one_folder(tmp_path, monkeypatch):
+def test_searches_share_one_folder(tmp_path, picture, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
-    FeatureCache.kept().get(counted([]), textured(0))
+    FeatureCache.kept().get(counted([]), picture)
     assert len(list((tmp_path / "local-features").glob("*.npz"))) == 1
 
 

@@ -23,12 +23,14 @@ _logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
-    """Local features by image, method and box: the last ones in memory, all of them in a folder.
+    """Local features by image, method and box: the last ones in memory, those of files in a folder.
 
-    ``seconds`` and ``cpu_seconds`` add up what extraction has cost so far.
+    A picture that is no file (a visitor's upload) is kept in memory only: it would never be asked
+    for again, and isn't ours to keep. ``seconds`` and ``cpu_seconds`` add up what extraction has
+    cost so far.
 
     Args:
-        folder: where features are kept between runs; None: in memory only.
+        folder: where features of files are kept between runs; None: in memory only.
         capacity: images kept in memory (1000 SIFT points take 0.26 MB).
     """
 
@@ -71,7 +73,8 @@ class FeatureCache:
     def _from_disk_or_image(
         self, method: LocalMethod, source: ImageSource, box: Box | None
     ) -> LocalFeatures:
-        if self._folder is None or not method.key:
+        is_file = isinstance(source, str | os.PathLike)
+        if self._folder is None or not method.key or not is_file:
             return method.features(source, box)
         text = repr((method.key, method.size, _identity(source), box))
         path = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
