@@ -17,7 +17,7 @@ drawn houses and for photographs; the NFA alone, which grows with n, does not.
 """
 
 from dataclasses import dataclass
-from math import comb, log10, pi
+from math import comb, hypot, log10, pi
 
 import numpy as np
 import torch
@@ -143,8 +143,8 @@ def _points(cells: Tensor, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _plausible(transform: np.ndarray, limit: float = 5.0) -> bool:
-    linear = transform[:, :2]
-    if not np.isfinite(transform).all() or np.linalg.det(linear) <= 0:
-        return False
-    large, small = np.linalg.svd(linear, compute_uv=False)
-    return bool(large <= limit and small >= 1 / limit)
+    """True unless it mirrors, is NaN, or stretches or shrinks some direction beyond ``limit``."""
+    (a, b, _), (c, d, _) = transform.tolist()
+    # turn ± mirror are the singular values, the smaller one negative where the map mirrors.
+    turn, mirror = hypot(a + d, b - c) / 2, hypot(a - d, b + c) / 2
+    return turn + mirror <= limit and turn - mirror >= 1 / limit

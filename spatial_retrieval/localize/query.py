@@ -105,7 +105,7 @@ def check_map(x: Tensor, name: str) -> None:
             f"expected a {name} map of at least two cells, got {tuple(x.shape[1:])}; "
             "use a larger image or a finer layer"
         )
-    if not x.sum(dtype=torch.float64).isfinite():  # one pass, and no second map
+    if not x.sum(dtype=torch.float32).isfinite():  # one pass, and no second map
         raise ValueError(f"expected a finite {name} map, got NaN or infinity")
 
 
