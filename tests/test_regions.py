@@ -97,5 +97,7 @@ def test_an_enlarged_map_follows_the_edge_of_the_photograph():
     refined = enlarge(heat, (64, 64), photograph) > 0
     assert plain.shape == (64, 64) and int(plain[32].sum()) == 32
     assert int(refined[32].sum()) == 36
+    photograph[:, :48] = 200  # a whole cell off: not what this heat means
+    assert int((enlarge(heat, (64, 64), photograph) > 0)[32].sum()) < 40
     with pytest.raises(ValueError, match="expected a photograph"):
         enlarge(heat, (32, 64), photograph)

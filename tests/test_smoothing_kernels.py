@@ -60,6 +60,16 @@ def test_half_precision_stays_close(dtype):
     assert all(t.grad.dtype == dtype and torch.isfinite(t.grad).all() for t in inputs)
 
 
+def test_kernels_of_half_precision_are_computed_in_float32():
+    x, _, _, c = (t.half() for t in random_inputs(1, 5, 6))
+    f = 300 * torch.arange(6.0).half().expand(1, 1, 5, 6)  # its square is beyond half precision
+    a = torch.full_like(c, 1e-5)
+    expected = smooth(*(t.double() for t in (x, f, a, c)), kernel_size=3)
+    torch.testing.assert_close(
+        smooth(x, f, a, c, kernel_size=3).double(), expected, atol=1e-2, rtol=0.02
+    )
+
+
 def test_autocast_does_not_lower_the_precision_of_what_is_given():
     given = [t.float().requires_grad_() for t in random_inputs(1, 9, 6)]
     expected = smooth(*given, kernel_size=3)

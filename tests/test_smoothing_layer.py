@@ -34,6 +34,17 @@ def test_the_layer_is_the_function_of_its_kernels(options):
     assert layer.kernel(x).f.shape[1] == options.get("feature_dim", 16)
 
 
+def test_each_stage_has_a_gate_of_its_own():
+    torch.manual_seed(0)
+    layer = LearnableSmoothing(6, dilations=(1, 2))
+    with torch.no_grad():
+        layer.residual.copy_(torch.tensor([0.0, 1.0]))
+    x = torch.randn(2, 6, 7, 5)
+    second = layer.kernels(x)[1]
+    expected = smooth(x, second.f, second.a, second.c, kernel_size=3, dilation=2)
+    torch.testing.assert_close(layer(x), expected)
+
+
 def test_features_after_are_those_of_the_averaged_map():
     torch.manual_seed(0)
     before = LearnableSmoothing(6, kernel_size=5)
