@@ -3,8 +3,8 @@
     python training/join.py runs/lite0-spatial/model -o spatial_retrieval/weights/lite0-spatial \
         --photographs $SPATIAL_RETRIEVAL_SHARED/landmarks/val
 
-The share is the smallest at which leave-one-out mAP on the photographs is at most half a point
-below the plain model's: photographs come first, twins get what is left. Prints the whole curve.
+The share is the smallest from which on the leave-one-out mAP on the photographs is nowhere below
+the plain model's: photographs come first, twins get what is left. Prints the whole curve.
 """
 
 import argparse
@@ -48,8 +48,9 @@ def main() -> None:
             f"share {share:.2f}  photographs {100 * photo:5.1f}  houses {100 * house:5.1f}  "
             f"twin accuracy {100 * accuracy:5.1f}"
         )
-    enough = np.flatnonzero(np.array(curve) >= curve[-1] - 0.005)
-    share = float(SHARES[enough[0]]) if args.share is None else args.share
+    below = np.flatnonzero(np.array(curve) < curve[-1])
+    enough = SHARES[below[-1] + 1] if len(below) else SHARES[0]
+    share = float(enough) if args.share is None else args.share
     model = load_model(args.model, device="cpu").beside(plain, share)
     model.save_pretrained(args.output, half=True)
     print(f"share {share:.2f} → {args.output}")
