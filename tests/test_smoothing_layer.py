@@ -34,6 +34,24 @@ def test_the_layer_is_the_function_of_its_kernels(options):
     assert layer.kernel(x).f.shape[1] == options.get("feature_dim", 16)
 
 
+def test_fixed_bandwidth_and_confidence_are_the_ablations():
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 7, 5)
+    average = LearnableSmoothing(6, bandwidth=0.0, confidence=1.0, residual=None)
+    torch.testing.assert_close(average(x), F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+    for name, number in (("bandwidth", 0.5), ("confidence", 0.25)):
+        learned, fixed = LearnableSmoothing(6), LearnableSmoothing(6, **{name: number})
+        fixed.load_state_dict(learned.state_dict())
+        a, b = learned.kernel(x), fixed.kernel(x)
+        kept, changed = ("c", "a") if name == "bandwidth" else ("a", "c")
+        assert torch.equal(getattr(a, kept), getattr(b, kept)) and torch.equal(a.f, b.f)
+        assert (getattr(b, changed) == number).all()
+    with pytest.raises(ValueError, match="confidence in"):
+        LearnableSmoothing(6, confidence=1.5)
+    with pytest.raises(ValueError, match="bandwidth >= 0"):
+        LearnableSmoothing(6, bandwidth=-1.0)
+
+
 def test_each_stage_has_a_gate_of_its_own():
     torch.manual_seed(0)
     layer = LearnableSmoothing(6, dilations=(1, 2))

@@ -159,6 +159,8 @@ class LearnableSmoothing(nn.Module):
         burstiness: β of :func:`smooth`.
         features: "before": f, a, c are read from x as it is; "after": from x once averaged over
             K×K, so that noise of a single cell cannot mislead its kernel, nor show in its c.
+        bandwidth, confidence: None: learned; a number: a or c of every cell, for ablations
+            (``bandwidth=0, confidence=1`` is average pooling).
 
     Example:
         >>> LearnableSmoothing(64, kernel_size=5)(torch.rand(2, 64, 7, 9)).shape
@@ -176,6 +178,8 @@ class LearnableSmoothing(nn.Module):
         residual: float | None = 0.1,
         burstiness: float = 0.0,
         features: Literal["before", "after"] = "before",
+        bandwidth: float | None = None,
+        confidence: float | None = None,
     ) -> None:
         super().__init__()
         if features not in ("before", "after"):
@@ -185,8 +189,13 @@ class LearnableSmoothing(nn.Module):
                 "expected channels, feature_dim, hidden >= 1 and at least one dilation, "
                 f"got {channels}, {feature_dim}, {hidden} and {dilations}"
             )
+        if (bandwidth or 0) < 0 or not 0 <= (confidence or 0) <= 1:
+            raise ValueError(
+                f"expected bandwidth >= 0 and confidence in [0, 1], got {bandwidth}, {confidence}"
+            )
         for dilation in dilations:
             check_size(kernel_size, dilation)
+        self.bandwidth, self.confidence = bandwidth, confidence
         self.kernel_size, self.dilations = kernel_size, tuple(dilations)
         self.feature_dim, self.burstiness, self.features = feature_dim, burstiness, features
         self.reduce = nn.Conv2d(channels, hidden, 1)
@@ -207,7 +216,13 @@ class LearnableSmoothing(nn.Module):
         parts = self.head(F.gelu(hidden)).chunk(len(self.dilations), dim=1)
         split = [part.split([self.feature_dim, 1, 1], dim=1) for part in parts]
         return tuple(
-            SmoothingKernel(f, F.softplus(a), c.sigmoid(), self.kernel_size, dilation)
+            SmoothingKernel(
+                f,
+                _unless(self.bandwidth, F.softplus(a)),
+                _unless(self.confidence, c.sigmoid()),
+                self.kernel_size,
+                dilation,
+            )
             for (f, a, c), dilation in zip(split, self.dilations, strict=True)
         )
 
@@ -222,3 +237,8 @@ class LearnableSmoothing(nn.Module):
             size = {"kernel_size": k.kernel_size, "dilation": k.dilation}
             x = smooth(x, k.f, k.a, k.c, **size, residual=gate, burstiness=self.burstiness)
         return x
+
+
+def _unless(fixed: float | None, learned: Tensor) -> Tensor:
+    """What was learned, or a fixed number in its place."""
+    return learned if fixed is None else torch.full_like(learned, fixed)
