@@ -17,8 +17,10 @@ from spatial_retrieval.demo.results import Answer, Results, moves
 from spatial_retrieval.demo.service import RERANKERS, Service
 from spatial_retrieval.demo.sessions import Sessions, Upload
 from spatial_retrieval.demo.store import Store
+from spatial_retrieval.extract import describe
 from spatial_retrieval.folder_index import index_folder
 from spatial_retrieval.images import ImageError
+from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.model import ModelConfig, build_model
 
 
@@ -117,6 +119,26 @@ def test_an_index_made_beforehand_is_a_gallery(folder, tmp_path, gem_model):
     assert len(made.search(query.key, k=20).answers) == 7
     with pytest.raises(ValueError, match="no such index"):
         from_index(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("harm", ["other rows", "no manifest any more"])
+def test_a_kept_index_that_cannot_be_trusted_is_made_anew(
+    folder, tmp_path, monkeypatch, caplog, harm
+):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
+    gallery = from_folder(folder)
+    Service(gallery, [], "lite0-gem").warm()
+    (manifest,) = tmp_path.glob("demo/*/manifest.json")
+    if harm == "other rows":
+        index = DescriptorIndex.load(manifest.parent)
+        DescriptorIndex.build(-index.descriptors, index.names, index.info).save(manifest.parent)
+    else:
+        manifest.write_text("{}")
+    made = Service(gallery, [], "lite0-gem")
+    made.warm()
+    assert "describing the photographs again" in caplog.text
+    best = made.search(made.queries.open(folder / gallery.names[3]).key).answers[0]
+    assert best.name == gallery.names[3] and best.score > 0.99
 
 
 def test_without_a_gallery_the_service_says_what_to_do():
@@ -272,6 +294,17 @@ def test_marks_change_what_is_found_and_maps_are_kept(service):
     assert not torch.equal(one.found[0].result.heat, other.found[0].result.heat)
 
 
+def test_what_is_made_ahead_stops_when_somebody_asks(service):
+    results = service.search(service.queries.open_example(0).key, k=7)
+    with service.locator.first():
+        made = service.locator.prefetch(results, service.gallery_of(None), layer="own")
+        service.locator.prefetch(results, service.gallery_of(None), layer="own")
+    made.result(timeout=60)
+    with service.locator.first():  # waits for the second, and ends it
+        pass
+    assert len(service.locate(results, layer="own").found) == 7
+
+
 def test_the_seed_lies_on_the_query(service):
     query = service.queries.open_example(0)
     x, y = service.seed(query.key)
@@ -298,6 +331,20 @@ def test_looking_inside_finds_the_context_layers(folder):
     assert list(inside.stages) == ["backbone", "smoothing", "refinement"]
     assert inside.smoothing is model.context.smoothing
     assert torch.equal(inside.inputs["refinement"], inside.stages["smoothing"])
+
+
+def test_a_similarity_is_the_weighted_mean_of_its_parts(folder):
+    plain = build_model(ModelConfig(dim=None), pretrained=False)
+    context = build_model(
+        ModelConfig(context=(("refinement", {"nodes": 8, "width": 16}),)), pretrained=False
+    )
+    model = context.beside(plain, 0.25)
+    place, other = draw(0, 160, 128), folder / "place0" / "view 0.jpg"
+    found = look_inside(model, place, other, (0, 0))
+    rows = describe(model, [place, other])
+    assert [(part.name, part.weight) for part in found.parts] == [("GeM", 0.25), ("context", 0.75)]
+    assert found.similarity == pytest.approx(float(rows[0] @ rows[1]), abs=1e-4)
+    assert float(found.shares[0].sum()) == pytest.approx(found.similarity, abs=1e-4)
 
 
 def test_whether_reranking_was_needed(service):

@@ -2,7 +2,10 @@
 
 import base64
 import io
+import json
 import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 from pictures import draw
@@ -51,7 +54,7 @@ def url(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        service = Service(from_folder(folder), ["lite0-gem"], "lite0-gem")
+        service = Service(from_folder(folder), ["lite0-gem", "lite0-spatial"], "lite0-gem")
         service.warm()
         page = build_page(service)
         page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
@@ -107,6 +110,22 @@ def canvas_point(page, x, y):
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
+def choose_model(page, where, title):
+    page.click(f"{where} input")
+    page.get_by_role("option", name=title).click()
+
+
+def set_number(page, where, value):
+    page.fill(f"{where} input[type=number]", str(value))
+    page.press(f"{where} input[type=number]", "Enter")
+
+
+def saved(page, selector):
+    with page.expect_download() as waiting:
+        page.click(selector)
+    return Path(waiting.value.path()).read_bytes()
+
+
 def drop(page, name, data):
     page.set_input_files(
         "#drop input[type=file]", {"name": name, "mimeType": "image/jpeg", "buffer": data}
@@ -127,8 +146,27 @@ def test_search_by_example_then_compare_and_crop(page):
     page.mouse.move(*canvas_point(page, 0.4, 0.5), steps=4)
     page.mouse.up()
     page.wait_for_function("t => document.querySelector('#answers').innerText !== t", arg=before)
-    links = page.locator("#downloads a").evaluate_all("all => all.map(a => a.download)")
-    assert links == ["answers.json", "answers.csv"]
+    answers = json.loads(saved(page, "#downloads a >> nth=0"))["answers"]
+    assert [answer["rank"] for answer in answers] == [1, 2, 3, 4, 5]
+    assert saved(page, "#downloads a >> nth=1").decode().count("\n") == 6
+
+
+def test_two_models_side_by_side_then_an_answer_is_the_next_query(page):
+    search_example(page)
+    choose_model(page, "#compare", "Smoothing + refinement")
+    page.wait_for_selector("#answers-second .sr-card")
+    moved = page.locator("#answers-second .sr-small").all_inner_texts()
+    assert len(moved) == 5 and all(any(w in m for w in ("▲", "▼", "same rank")) for m in moved)
+    assert "GeM:" in page.inner_text("#times")
+    page.click("#answers .sr-card >> nth=0")
+    page.wait_for_selector("#slider img")
+    label = page.inner_text("#answers .sr-title >> nth=0")
+    page.click("#use-answer")
+    page.wait_for_selector(f"#query img[alt='Query: {label}']")
+    page.wait_for_function(
+        "t => ![...document.querySelectorAll('#answers .sr-title')].some(e => e.innerText === t)",
+        arg=label,
+    )
 
 
 def test_a_rotated_jpeg_is_shown_and_found_upright(page):
@@ -165,11 +203,32 @@ def test_the_seed_is_found_and_marks_can_be_typed(page):
     search_example(page, 1)
     page.get_by_role("tab", name="Localise").click()
     page.wait_for_selector("#found .sr-card")
-    page.click("text=Marks by keyboard")
     page.click("#find-seed")
     page.wait_for_selector("#query g.on")
+    page.click("text=Marks by keyboard")
+    set_number(page, "#mark-x", 100)
+    set_number(page, "#mark-y", 80)
+    page.uncheck("#mark-wanted input")
     page.click("#add-mark")
-    page.wait_for_function("() => document.querySelectorAll('#query g.on').length === 2")
+    page.wait_for_selector("#query g.off[transform^='translate(100 80)']")
+    assert page.locator("#query g.on").count() == 1
+    page.focus("#query .sr-canvas")
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !document.querySelector('#query g')")
+
+
+def test_the_threshold_decides_what_is_found_and_all_can_be_saved(page):
+    search_example(page)
+    page.get_by_role("tab", name="Localise").click()
+    page.wait_for_selector("#found .sr-card")
+    set_number(page, "#threshold", 1)
+    page.wait_for_function("() => document.querySelectorAll('#found .sr-nothing').length === 5")
+    set_number(page, "#threshold", 0)
+    page.wait_for_selector("#found .sr-card:not(.sr-nothing)")
+    with zipfile.ZipFile(io.BytesIO(saved(page, "#pack"))) as archive:
+        names = archive.namelist()
+    assert names[:3] == ["answers.json", "answers.csv", "places.json"]
+    assert names[3:] == [f"overlays/{rank:02d}.jpg" for rank in range(1, 6)]
 
 
 def test_own_photographs_are_indexed_found_and_deleted(page):
@@ -205,14 +264,21 @@ def test_a_broken_upload_gets_a_sentence_and_the_page_lives_on(page):
 
 
 def test_looking_inside_and_whether_reranking_was_needed(page):
+    choose_model(page, "#model", "Smoothing + refinement")
     search_example(page)
-    page.get_by_role("tab", name="Look inside").click()
+    inside = page.get_by_role("tab", name="Look inside")
+    inside.click()
     page.wait_for_selector("#shares .sr-card")
+    assert "(context)" in page.inner_text("#shares")
+    page.wait_for_selector("text=weights at row 4, column 5")  # of 8 × 10 cells
+    page.mouse.click(*canvas_point(page, 0.01, 0.01))
+    page.wait_for_selector("text=weights at row 0, column 0")
+    assert inside.get_attribute("aria-selected") == "true"
     page.get_by_role("tab", name="Was re-ranking needed?").click()
     page.wait_for_selector("#communities .js-plotly-plot")
     assert "nats" in page.inner_text("#verdict")
     page.click("#verify")
-    page.wait_for_selector("#verified .sr-note")
+    page.wait_for_selector("#verified .sr-card")
 
 
 def test_nothing_is_wider_than_a_phone(page):
@@ -240,8 +306,6 @@ def test_forged_marks_are_refused_and_the_page_lives_on(page):
 
 def forge(url, event, data):
     """Send what no page would to the first listener of an event; returns the last message."""
-    import json
-
     import httpx
 
     config = httpx.get(f"{url}/config", timeout=60).json()
@@ -286,12 +350,13 @@ def test_context_layers_are_drawn(tmp_path):
     model = build_model(ModelConfig(context=layers), pretrained=False).requires_grad_(False)
     soft(0).save(tmp_path / "a.jpg")
     found = look_inside(model, soft(1), tmp_path / "a.jpg", (10, 10))
-    figures = [*_smoothing(found), *_refinement(found)]
+    figures = [*_smoothing(found)[1:], *_refinement(found)[1:]]
     assert all(figure.visible and figure.value is not None for figure in figures)
     plain = look_inside(
         build_model(ModelConfig(), pretrained=False), soft(1), tmp_path / "a.jpg", (0, 0)
     )
-    assert not any(figure.visible for figure in (*_smoothing(plain), *_refinement(plain)))
+    assert not any(figure.visible for figure in (*_smoothing(plain)[1:], *_refinement(plain)[1:]))
+    assert "no smoothing or refinement" in _smoothing(plain)[0]
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,9 @@ def embedded() -> Gallery:
         names=names,
         labels={name: _house(made.folder / name) for name in names},
         examples=tuple(examples),
-        note="Drawn houses; each has a twin of the same parts in another arrangement.",
+        note=f"Twin Façades, {len(names)} images of drawn houses. Each house has a twin: the same "
+        "parts in another arrangement. Marked are answers that show the ✓ same house and its "
+        "≠ twin; no ranking sees these labels.",
     )
 
 

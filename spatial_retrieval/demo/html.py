@@ -85,7 +85,7 @@ def canvas(
         f' data-w="{width}" data-h="{height}" data-points="{marks}" data-box="{corners}"'
         ' aria-label="Query. Drag a box to search for that part. Click to mark the thing you mean,'
         ' Shift-click for what you do not mean, Backspace to undo."'
-        f' style="aspect-ratio:{width}/{height};max-width:{widest}px">'
+        f' style="aspect-ratio:{width}/{height};--widest:{widest}px;--ratio:{width / height:.3f}">'
         f'<img src="{data_url(jpeg)}" alt="Query: {escape(label)}" draggable="false">'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none"></svg></div>'
     )
@@ -113,9 +113,10 @@ def heat_overlay(png: bytes) -> str:
     return f'<img class="sr-heat" src="{data_url(png, "image/png")}" alt="">'
 
 
-def timings(milliseconds: Mapping[str, float]) -> str:
-    """Stages and their times in one line."""
-    parts = "".join(
+def timings(milliseconds: Mapping[str, float], of: str = "") -> str:
+    """Stages and their times in one line, behind the name of what took them."""
+    named = f"<span>{escape(of)}:</span>" if of else ""
+    parts = named + "".join(
         f"<span>{escape(stage)} <b>{_ms(ms)}</b></span>" for stage, ms in milliseconds.items()
     )
     return f'<div class="sr-times" aria-label="time of each stage">{parts}</div>'

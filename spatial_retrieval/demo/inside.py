@@ -6,7 +6,8 @@ the similarity is linear in :math:`W g` once the norms are fixed. A cell n contr
 .. math:: s_n = \sum_c x_{cn} \,\frac{\partial\, d^\top W g}{\partial x_{cn}}
              = \sum_c \frac{x_{cn}^p}{\sum_m x_{cm}^p}\, g_c\, (W^\top d)_c ,
 
-and the contributions of all cells add up to the similarity without the whitening's bias.
+and the contributions of all cells add up to the similarity without the whitening's bias. A model
+with a plain part beside it has two such similarities; its own is their weighted mean.
 """
 
 from dataclasses import dataclass
@@ -22,9 +23,18 @@ from spatial_retrieval.extract import DEFAULT_SIZE
 from spatial_retrieval.images import load_image, resize, to_tensor
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.smoothing import LearnableSmoothing
-from spatial_retrieval.model import RetrievalModel
+from spatial_retrieval.model import PlainPart, RetrievalModel
 
-__all__ = ["Inside", "contributions", "heat_png", "look_inside"]
+__all__ = ["Inside", "Part", "contributions", "heat_png", "look_inside"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the descriptor: its weight in the similarity, and its own cosine similarity."""
+
+    name: str
+    weight: float
+    similarity: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +47,7 @@ class Inside:
         stages: name → the query's map (1, C, H, W) after each stage.
         inputs: context layer's name → the map that it receives.
         layers: context layer's name → the layer.
-        similarity: of the two descriptors.
+        parts: what the similarity is made of.
         shares: (H, W) contributions of the query's cells to it, and (H', W') of the answer's.
     """
 
@@ -47,8 +57,13 @@ class Inside:
     stages: dict[str, Tensor]
     inputs: dict[str, Tensor]
     layers: dict[str, torch.nn.Module]
-    similarity: float
+    parts: tuple[Part, ...]
     shares: tuple[Tensor, Tensor]
+
+    @property
+    def similarity(self) -> float:
+        """Of the two descriptors."""
+        return sum(part.weight * part.similarity for part in self.parts)
 
     @property
     def node(self) -> int | None:
@@ -89,24 +104,34 @@ def look_inside(
         resize(load_image(other, draft=DEFAULT_SIZE), DEFAULT_SIZE),
     ]
     tensors = [to_tensor(image)[None].to(model.device) for image in images]
-    with torch.inference_mode():
-        stages = {name: x.float().cpu() for name, x in model.stages(tensors[0]).items()}
-        maps = [list(stages.values())[-1], model.feature_map(tensors[1]).float().cpu()]
-    maps = [x.clone() for x in maps]  # out of inference mode
     with torch.no_grad():
-        rows = [model.descriptor(x.to(model.device)).cpu() for x in maps]
-    shares = tuple(contributions(model, x, d) for x, d in zip(maps, reversed(rows), strict=True))
-    height, width = maps[0].shape[-2:]
+        stages = model.stages(tensors[0])
+        own = [list(stages.values())[-1], model.feature_map(tensors[1])]
+        found = [_part("context" if len(model.context) else "GeM", 1.0, model, own)]
+        if model.plain is not None:
+            layer, weight = model.config.beside.layer, model.config.weight
+            plain = [model.backbone.maps(x, [layer])[0] for x in tensors]
+            found = [
+                _part("GeM", weight, model.plain, plain),
+                _part("context", 1 - weight, model, own),
+            ]
+    parts, pairs = zip(*found, strict=True)
+    shares = tuple(
+        sum(part.weight * _on_grid(pair[i], x) for part, pair in zip(parts, pairs, strict=True))
+        for i, x in enumerate(own)
+    )
+    stages = {name: x.float().cpu() for name, x in stages.items()}
+    height, width = own[0].shape[-2:]
     cell = (
         min(int(point[1] * height / query.height), height - 1),
         min(int(point[0] * width / query.width), width - 1),
     )
     layers = dict(model.context.named_children())
     inputs = dict(zip(layers, stages.values(), strict=False))
-    return Inside(*images, cell, stages, inputs, layers, float(rows[0][0] @ rows[1][0]), shares)
+    return Inside(*images, cell, stages, inputs, layers, parts, shares)
 
 
-def contributions(model: RetrievalModel, x: Tensor, other: Tensor) -> Tensor:
+def contributions(model: RetrievalModel | PlainPart, x: Tensor, other: Tensor) -> Tensor:
     """How much each cell adds to the similarity with another descriptor.
 
     Args:
@@ -117,12 +142,31 @@ def contributions(model: RetrievalModel, x: Tensor, other: Tensor) -> Tensor:
     Returns:
         (H, W); the sum is the similarity, less what the whitening's bias adds.
     """
-    x = x.detach().to(model.device).requires_grad_()
-    pooled = model.pooling(x)
-    whitened = model.whitening(pooled / pooled.norm().detach())
-    similarity = (whitened / whitened.norm().detach() * other.to(model.device)).sum()
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        pooled = model.pooling(x)
+        whitened = model.whitening(pooled / pooled.norm().detach())
+        similarity = (whitened / whitened.norm().detach() * other).sum()
     (gradient,) = torch.autograd.grad(similarity, x)
     return (gradient * x).sum(dim=1)[0].detach().cpu()
+
+
+def _part(
+    name: str, weight: float, model: RetrievalModel | PlainPart, maps: list[Tensor]
+) -> tuple[Part, list[Tensor]]:
+    """A part's similarity of two maps, and what each cell of either adds to it."""
+    describe = model.descriptor if isinstance(model, RetrievalModel) else model
+    a, b = (describe(x) for x in maps)
+    pair = [contributions(model, maps[0], b), contributions(model, maps[1], a)]
+    return Part(name, weight, float((a * b).sum())), pair
+
+
+def _on_grid(shares: Tensor, x: Tensor) -> Tensor:
+    """Contributions (H', W') on the grid of a map (1, C, H, W); their sum stays."""
+    if shares.shape == x.shape[-2:]:
+        return shares
+    mean = torch.nn.functional.adaptive_avg_pool2d(shares[None], x.shape[-2:])[0]
+    return mean * shares.numel() / mean.numel()
 
 
 def heat_png(values: Tensor, limit: float) -> bytes:

@@ -1,7 +1,9 @@
 """Where in each answer is the thing that was meant: feature maps kept, marks carried over."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from time import perf_counter
@@ -14,7 +16,7 @@ from torch import Tensor
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.models import Shelf
-from spatial_retrieval.demo.results import Results
+from spatial_retrieval.demo.results import Answer, Results
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.extract import feature_maps
 from spatial_retrieval.images import Box, ImageSource
@@ -27,11 +29,11 @@ from spatial_retrieval.localize import (
 )
 from spatial_retrieval.localize import Query as Prepared
 
-__all__ = ["LAYERS", "MAX_THRESHOLD", "Found", "Locator", "Places", "strongest"]
+__all__ = ["LAYERS", "Found", "Locator", "Places", "strongest"]
 
 LAYERS = ("fine", "own")  # a fine layer of the backbone; the map that the descriptor pools
-MAX_THRESHOLD = 10 * THRESHOLD
 _MAPS = 260  # kept at once, half a megabyte each
+_AHEAD = 2  # photographs between two looks at whether somebody waits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,14 +102,20 @@ class Locator:
         self._shelf = shelf
         self._maps: Store[Tensor] = Store(_MAPS)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="maps")
-        self._ahead: Future | None = None
+        self._making = threading.Lock()
+        self._asked = 0  # rises with each request; what is made ahead for an older one stops
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The processor is for this request: nothing is made ahead meanwhile."""
+        self._asked += 1
+        with self._making:
+            yield
 
     def prefetch(self, results: Results, gallery: Gallery, layer: str = "fine") -> Future:
-        """Make the answers' maps in the background; a request that still waits gives way."""
-        if self._ahead is not None:
-            self._ahead.cancel()
-        self._ahead = self._worker.submit(self.maps, results, gallery, layer)
-        return self._ahead
+        """Make the answers' maps in the background, until somebody asks for something else."""
+        self._asked += 1
+        return self._worker.submit(self._make_ahead, self._asked, results, gallery, layer)
 
     def prepare(
         self, key: str, image: Image.Image, model: str, layer: Any, points: Any, box: Any
@@ -139,9 +147,10 @@ class Locator:
         threshold: Any = THRESHOLD,
     ) -> Places:
         """Find a prepared query in the answers, whose pictures give the size of the masks."""
-        lowest = limits.number(threshold, "the threshold", 0, MAX_THRESHOLD)
+        lowest = limits.number(threshold, "the threshold", 0, 1)
         start = perf_counter()
-        maps = self.maps(results, gallery, layer)
+        with self.first():
+            maps = self._maps_of(results, results.answers, gallery, layer)
         described = perf_counter()
         photographs = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
         found = find_in_photographs(prepared, maps, photographs, threshold=lowest)
@@ -155,14 +164,24 @@ class Locator:
             done, {"maps": 1000 * (described - start), "localise": 1000 * (end - described)}
         )
 
-    def maps(self, results: Results, gallery: Gallery, layer: str) -> list[Tensor]:
-        """The answers' feature maps; those not kept any more are made again."""
+    def _make_ahead(self, asked: int, results: Results, gallery: Gallery, layer: str) -> None:
+        for start in range(0, len(results.answers), _AHEAD):
+            with self._making:
+                if asked != self._asked:
+                    return
+                few = results.answers[start : start + _AHEAD]
+                self._maps_of(results, few, gallery, layer)
+
+    def _maps_of(
+        self, results: Results, answers: Sequence[Answer], gallery: Gallery, layer: str
+    ) -> list[Tensor]:
+        """Answers' feature maps; those not kept any more are made again."""
         model = results.model
-        keys = [f"{model}/{layer}/{gallery.key}/{answer.name}" for answer in results.answers]
+        keys = [f"{model}/{layer}/{gallery.key}/{answer.name}" for answer in answers]
         known = {key: self._maps.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         if missing:
-            files = [gallery.folder / results.answers[i].name for i in missing]
+            files = [gallery.folder / answers[i].name for i in missing]
             made = self._describe(model, layer, files)
             for i, values in zip(missing, made, strict=True):
                 known[keys[i]] = values

@@ -1,8 +1,10 @@
 """Models loaded when they are first asked for, and the index of each gallery under each model."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import rmtree
 
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.limits import MAX_SESSIONS
@@ -24,6 +26,8 @@ TITLES = {
     "lite0-refine": "Spatial context refinement",
     "lite0-spatial": "Smoothing + refinement",
 }
+
+_LOG = logging.getLogger(__name__)
 
 
 def default_model() -> str:
@@ -75,8 +79,8 @@ class Shelf:
                 return open_index(gallery.index, model=name)
         model = self.model(name)
         home = cache_dir() / "demo" / f"{gallery.key}-{model.fingerprint()[:12]}"
-        report = index_folder(gallery.folder, home, model, model_name=name)
-        return Searcher(report.index, model, DEFAULT_SIZE, folder=gallery.folder)
+        index = _kept_index(gallery, home, model, name)
+        return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder)
 
     def _in_memory(self, gallery: Gallery, name: str) -> Searcher:
         model = self.model(name)
@@ -85,3 +89,25 @@ class Shelf:
         names = [gallery.names[i] for i in result.kept]
         index = DescriptorIndex.build(result.descriptors, names)
         return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder)
+
+
+def _kept_index(gallery: Gallery, home: Path, model: RetrievalModel, name: str) -> DescriptorIndex:
+    """The gallery's index in the cache, brought up to date; made anew if it can't be trusted."""
+    try:
+        known = (home / "manifest.json").exists()  # then it takes no time worth a bar
+        index = index_folder(gallery.folder, home, model, model_name=name, progress=not known).index
+        if _agrees(index, gallery.folder, model):
+            return index
+        reason = "made by another version of this library"
+    except ValueError as error:
+        reason = str(error)
+    if home.exists():
+        _LOG.warning("%s: describing the photographs again (%s)", home, reason)
+        rmtree(home)
+    return index_folder(gallery.folder, home, model, model_name=name).index
+
+
+def _agrees(index: DescriptorIndex, folder: Path, model: RetrievalModel) -> bool:
+    """Does the model still describe the first photograph as the index has it?"""
+    row = describe_readable(model, [folder / index.names[0]]).descriptors
+    return len(row) == 1 and float(row[0] @ index.descriptors[0]) > 0.99

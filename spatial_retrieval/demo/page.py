@@ -1,6 +1,7 @@
 """The page: one query beside several views of its answers. It draws; the service computes."""
 
 import os
+from html import escape
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -19,18 +20,19 @@ from spatial_retrieval.demo.tabs.search import SearchTab
 
 __all__ = ["build_page", "launch_options"]
 
-_HEAD = (
-    '<div class="sr-head"><h1>Ask by picture</h1><p>Choose a photograph: the gallery is ranked by '
-    "what it shows. Drag a box on the query to ask for that part alone.</p></div>"
+_HOW = (
+    "Image retrieval with spatial context in the descriptor. Choose a query and the gallery is "
+    "ranked by similarity; drag a box on it to search for that part alone; click a part to see it "
+    "outlined in every answer."
 )
 
 
 def build_page(service: Service) -> gr.Blocks:
     """The demo as gradio blocks; ``launch(**launch_options())`` them."""
     with gr.Blocks(title="Ask by picture", fill_width=True, delete_cache=(600, 3600)) as page:
-        gr.HTML(_HEAD)
+        gr.HTML(_head(service))
         with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300):
+            with gr.Column(scale=2, min_width=300, elem_id="panel"):
                 panel = QueryPanel(service)
             with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
                 panel.shared.tabs = tabs
@@ -48,7 +50,7 @@ def build_page(service: Service) -> gr.Blocks:
             panel.opens(tab)
         for part in (search, localise, inside, needed, own):
             part.wire()
-        panel.wire(search, localise)
+        panel.wire(search, localise, inside)
         add_endpoints(service)
     page.queue(max_size=20, default_concurrency_limit=1)
     return page
@@ -71,6 +73,12 @@ def launch_options() -> dict[str, Any]:
         # gradio's look at its own page gives up after 3 s, and a busy machine takes longer
         "_frontend": False,
     }
+
+
+def _head(service: Service) -> str:
+    gallery = service.gallery
+    about = "" if gallery is None else f"<p>Gallery: {escape(gallery.note)}</p>"
+    return f'<div class="sr-head"><h1>Ask by picture</h1><p>{_HOW}</p>{about}</div>'
 
 
 def _theme() -> gr.themes.Base:

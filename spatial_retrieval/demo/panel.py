@@ -15,6 +15,7 @@ from spatial_retrieval.demo.components import (
     uploaded,
 )
 from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.tabs.inside import InsideTab
 from spatial_retrieval.demo.tabs.localise import LocaliseTab
 from spatial_retrieval.demo.tabs.search import SearchTab
 from spatial_retrieval.demo.tabs.shared import (
@@ -30,12 +31,16 @@ from spatial_retrieval.demo.tabs.shared import (
 __all__ = ["QueryPanel"]
 
 _EMPTY = (
-    '<div class="sr-empty"><div>Choose an example below, or drop a photograph of yours.</div></div>'
+    '<div class="sr-empty"><div>Choose an example query, or drop a photograph of yours.</div></div>'
 )
 _SEND = (
     "() => document.querySelector('#query .sr-canvas')"
     "?.dispatchEvent(new CustomEvent('{}', {{bubbles: true}}))"
 )
+
+_TO_ANSWERS = """() => {
+  if (innerWidth <= 760) document.querySelector('.tabs')?.scrollIntoView({behavior: 'smooth'});
+}"""
 
 
 class QueryPanel:
@@ -70,7 +75,7 @@ class QueryPanel:
             view=gr.State("search"),
         )
 
-    def wire(self, search: SearchTab, localise: LocaliseTab) -> None:
+    def wire(self, search: SearchTab, localise: LocaliseTab, inside: InsideTab) -> None:
         """Connect the panel's events; a new query or box is searched for at once.
 
         Marks are kept at once and outside the queue, so that no rapid click is lost; what they lead
@@ -79,12 +84,12 @@ class QueryPanel:
         shared = self.shared
         shown = [shared.query, shared.marks, shared.canvas]
         chosen = shared.examples.choose(said(self._example), shared.place, shown, **HEAVY)
-        search.run(chosen.success)
+        search.run(chosen.success).success(None, js=_TO_ANSWERS)
         dropped = self.drop.upload(
             said_gently(len(shown))(self._upload), self.drop, [*shown, self.drop],
             preprocess=False, **HEAVY,
         )  # fmt: skip
-        search.run(dropped.success)
+        search.run(dropped.success).success(None, js=_TO_ANSWERS)
         quick = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple"}
         marked = shared.canvas.box(
             self._marks,
@@ -102,6 +107,7 @@ class QueryPanel:
             **quick,
         )
         localise.run(seeded.success, open_tab=True)
+        inside.run(seeded.success)
         shared.where.input(
             self._move, [shared.where, shared.own], [shared.place, shared.examples],
             queue=False, api_visibility="private",

@@ -110,9 +110,11 @@ class Service:
         count = limits.whole(k, "the number of answers", 1, limits.MAX_ANSWERS)
         cut = limits.box(box, asked.image.size)
         own = asked.name if asked.gallery == home.key else None
-        found = self.shelf.searcher(home, name).search(
-            asked.image, box=cut, k=count + (own is not None), rerank=chosen
-        )
+        searcher = self.shelf.searcher(home, name)
+        with self.locator.first():
+            found = searcher.search(
+                asked.image, box=cut, k=count + (own is not None), rerank=chosen
+            )
         hits = zip(found.names, found.scores, found.ids, strict=True)
         kept = [hit for hit in hits if hit[0] != own][:count]
         answers = tuple(

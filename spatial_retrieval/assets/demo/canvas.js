@@ -1,7 +1,8 @@
-// The query: click = "this", Shift-click = "not this", drag = box, Backspace = undo, Escape = clear.
+// The query: click = "this", Shift-click or long press = "not this", drag = box, Backspace = undo,
+// Escape = clear.
 // The marks live here; every change sends all of them, so that no rapid click can be lost.
 const limit = 24;
-let points = [], box = null, stamp = 0, order = [], start = null, negative = false;
+let points = [], box = null, stamp = 0, order = [], start = null, since = 0, negative = false;
 const root = () => element.querySelector('.sr-canvas');
 const at = (e) => {
   const c = root(), r = c.getBoundingClientRect(), w = +c.dataset.w, h = +c.dataset.h;
@@ -11,7 +12,7 @@ const at = (e) => {
 const draw = () => {
   const c = root();
   if (!c) return;
-  const w = +c.dataset.w, h = +c.dataset.h, unit = w / c.getBoundingClientRect().width;
+  const w = +c.dataset.w, h = +c.dataset.h, unit = w / (c.getBoundingClientRect().width || w);
   const frame = box && `<rect x="${box[0]}" y="${box[1]}" width="${box[2] - box[0]}" height="${box[3] - box[1]}"/>`;
   const shade = box && `<path fill-rule="evenodd" d="M0 0H${w}V${h}H0Z M${box[0]} ${box[1]}H${box[2]}V${box[3]}H${box[0]}Z"/>`;
   c.querySelector('svg').innerHTML = (box ? shade + frame : '') + points.map(([x, y, on]) =>
@@ -32,7 +33,7 @@ const clear = () => {
 };
 element.addEventListener('pointerdown', (e) => {
   if (!root() || !root().contains(e.target) || e.button !== 0) return;
-  start = at(e); start.push(e.clientX, e.clientY); negative = e.shiftKey;
+  start = at(e); start.push(e.clientX, e.clientY); negative = e.shiftKey; since = e.timeStamp;
   root().focus({ preventScroll: true });
   root().setPointerCapture(e.pointerId);
 });
@@ -54,11 +55,13 @@ element.addEventListener('pointerup', (e) => {
     order = [...order.filter((o) => o !== 'box'), 'box'];
     send('box');
   } else if (points.length < limit) {
-    points = [...points, [first[0], first[1], negative ? 0 : 1]];
+    const held = e.pointerType !== 'mouse' && e.timeStamp - since > 450;
+    points = [...points, [first[0], first[1], negative || held ? 0 : 1]];
     order.push('point');
     send('seed');
   }
 });
+element.addEventListener('contextmenu', (e) => { if (start && e.pointerType !== 'mouse') e.preventDefault(); });
 element.addEventListener('pointercancel', () => { start = null; draw(); });
 element.addEventListener('keydown', (e) => {
   if (e.key === 'Backspace' || (e.key === 'z' && (e.ctrlKey || e.metaKey))) { undo(); e.preventDefault(); }

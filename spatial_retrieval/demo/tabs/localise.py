@@ -7,18 +7,18 @@ import gradio as gr
 
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, said
-from spatial_retrieval.demo.locate import MAX_THRESHOLD, Found
+from spatial_retrieval.demo.locate import Found
 from spatial_retrieval.demo.results import Results
-from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, query_html
+from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, intro, query_html
 from spatial_retrieval.localize import THRESHOLD
 
 __all__ = ["LocaliseTab"]
 
 _HOW = (
-    "Click the thing you mean on the query, Shift-click what you do not mean, or drag a box. "
-    "Backspace undoes. Without a mark the query's main object is looked for."
+    "Click the thing you mean on the query; Shift-click, or press long, what you do not mean; or "
+    "drag a box. Backspace undoes. Without marks the query's main object is looked for."
 )
-_HINT = '<div class="sr-empty"><div>Search first; then the answers appear here.</div></div>'
+_HINT = '<div class="sr-empty"><div>Choose a query; its answers appear here.</div></div>'
 _SAVE = "() => document.querySelector('#found-downloads a')?.click()"
 _SIDE = 320
 
@@ -32,31 +32,37 @@ class LocaliseTab:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        gr.HTML(html.note(_HOW))
+        intro(_HOW)
         with gr.Row():
             self.view = gr.Radio(
                 [("Outline", "outline"), ("Heat map", "heat"), ("Box", "box")], value="outline",
-                label="Show", min_width=220, elem_id="show",
+                label="Show", scale=5, min_width=250, elem_id="show",
             )  # fmt: skip
             self.layer = gr.Radio(
-                [("fine cells", "fine"), ("the model's own", "own")], value="fine",
-                label="Map", min_width=200,
+                [("fine, stride 16", "fine"), ("as pooled", "own")], value="fine",
+                label="Feature map", scale=5, min_width=250, elem_id="layer",
             )  # fmt: skip
             self.threshold = gr.Slider(
-                0, MAX_THRESHOLD, value=THRESHOLD, step=MAX_THRESHOLD / 100,
-                label="Sure by at least", min_width=180, elem_id="threshold",
+                0, 1, value=THRESHOLD, step=0.01, label="Lowest score", scale=4, min_width=180,
+                elem_id="threshold",
             )  # fmt: skip
+        with gr.Row():
+            self.find = gr.Button("Find the seed for me", size="sm", elem_id="find-seed")
+            self.pack = gr.Button("Download answers and overlays", size="sm", elem_id="pack")
         self.times = gr.HTML(min_height=24)
         self.answers = card_grid(_HINT, "found")
         with gr.Accordion("Marks by keyboard", open=False):
             with gr.Row():
-                self.x = gr.Number(0, label="x", precision=0, minimum=0, min_width=90)
-                self.y = gr.Number(0, label="y", precision=0, minimum=0, min_width=90)
-                self.wanted = gr.Checkbox(True, label="is the thing I mean", min_width=160)
-            with gr.Row():
-                self.add = gr.Button("Add this mark", size="sm", elem_id="add-mark")
-                self.find = gr.Button("Find the seed for me", size="sm", elem_id="find-seed")
-        self.pack = gr.Button("Download answers, places and overlays", size="sm", elem_id="pack")
+                self.x = gr.Number(
+                    0, label="x, pixels", precision=0, minimum=0, min_width=90, elem_id="mark-x"
+                )
+                self.y = gr.Number(
+                    0, label="y, pixels", precision=0, minimum=0, min_width=90, elem_id="mark-y"
+                )
+                self.wanted = gr.Checkbox(
+                    True, label="this is what I mean", min_width=160, elem_id="mark-wanted"
+                )
+            self.add = gr.Button("Add this mark", size="sm", elem_id="add-mark")
         self.links = gr.HTML(elem_id="found-downloads")
         self.last = gr.State(None)  # what the answers were drawn for
 
@@ -65,8 +71,8 @@ class LocaliseTab:
         shared = self.shared
         if open_tab:
             opened = trigger(
-                lambda: (gr.Tabs(selected="localise"), "localise"),
-                None,
+                _tab_for_marks,
+                shared.view,
                 [shared.tabs, shared.view],
                 queue=False, show_progress="hidden", trigger_mode="multiple",
                 api_visibility="private",
@@ -130,8 +136,8 @@ class LocaliseTab:
             overlay = html.outline_overlay(
                 found.size, lines if view == "outline" else [], boxes if view == "box" else []
             )
-        count = f"{len(regions)} places" if len(regions) > 1 else "found"
-        hint = f"{count}, sure by {found.result.score:.2f}" if regions else "not found here"
+        count = f"{len(regions)} regions" if len(regions) > 1 else "found"
+        hint = f"{count if regions else 'not found'} · score {found.result.score:.2f}"
         return html.Card(
             self.shared.service.picture(results.gallery, found.name, _SIDE),
             f"Answer {found.rank}: {found.label}, {hint}",
@@ -161,3 +167,10 @@ class LocaliseTab:
         new = {**marks, "points": points, "stamp": marks["stamp"] + 1}
         drawn = query_html(kept, self.shared.service, points=points, box=marks["box"])
         return new, drawn
+
+
+def _tab_for_marks(view: str) -> tuple:
+    """Marks lead to this tab, unless the open one shows what they change."""
+    if view in ("localise", "inside"):
+        return gr.skip(), gr.skip()
+    return gr.Tabs(selected="localise"), "localise"

@@ -1,5 +1,6 @@
 """Was re-ranking needed? Whether the first answers agree, and what verification would change."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -7,17 +8,25 @@ import gradio as gr
 from spatial_retrieval.demo import html
 from spatial_retrieval.demo.components import said
 from spatial_retrieval.demo.needed import TRUSTED, Agreement, Verified
-from spatial_retrieval.demo.results import Results
-from spatial_retrieval.demo.tabs.shared import HEAVY, Shared
+from spatial_retrieval.demo.results import Results, moves
+from spatial_retrieval.demo.tabs.shared import (
+    HEAVY,
+    Shared,
+    answer_cards,
+    hidden_plot,
+    intro,
+    shown_plot,
+)
 from spatial_retrieval.plots.reranking import community_graph, matched_inliers, time_breakdown
 
 __all__ = ["NeededTab"]
 
 _HOW = (
     "The first 20 answers are joined where they are neighbours of each other in the gallery. One "
-    "community: the search is sure of itself. Many: the first answer may be wrong, and looking "
-    "closer is worth its time."
+    "community: the search agrees with itself. Many: the first answer may be wrong, and spatial "
+    "verification may be worth its time."
 )
+_SHOWN = 10  # answers after verification
 
 
 class NeededTab:
@@ -29,14 +38,15 @@ class NeededTab:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        gr.HTML(html.note(_HOW))
-        self.verdict = gr.HTML(html.note("Search first."), elem_id="verdict", min_height=28)
+        intro(_HOW)
+        self.verdict = gr.HTML(html.note("Choose a query first."), elem_id="verdict", min_height=28)
         self.graph = gr.Plot(show_label=False, visible=False, elem_id="communities")
-        self.check = gr.Button("Verify the first 20 by point pairs", elem_id="verify")
+        self.check = gr.Button(
+            "Verify the first 20 by point pairs (SIFT, a few seconds)", size="sm", elem_id="verify"
+        )
         self.report = gr.HTML(elem_id="verified")
         with gr.Row():
-            self.pairs = gr.Plot(show_label=False, visible=False, min_width=300)
-            self.times = gr.Plot(show_label=False, visible=False, min_width=300)
+            self.pairs, self.times = hidden_plot(), hidden_plot()
         self.last = gr.State(None)
 
     def wire(self) -> None:
@@ -58,8 +68,8 @@ class NeededTab:
             return (gr.skip(),) * 6
         found = self.shared.service.agreement(results)
         graph = community_graph(found.communities, found.neighbours, found.ranks, names=found.names)
-        hidden = gr.Plot(visible=False)
-        return results, _verdict(found), gr.Plot(graph, visible=True), "", hidden, hidden
+        nothing = shown_plot(None)
+        return results, _verdict(found), shown_plot(graph), "", nothing, nothing
 
     def _verify(self, results: Results | None) -> tuple:
         if results is None:
@@ -67,9 +77,11 @@ class NeededTab:
         service = self.shared.service
         found = service.verified(results)
         query = service.queries[results.query].image
-        pairs = matched_inliers(query, found.best, found.matches, box=results.box)
+        pairs = matched_inliers(query, found.best, found.matches, box=results.box, side=240)
         times = time_breakdown(found.milliseconds)
-        return _report(found), gr.Plot(pairs, visible=True), gr.Plot(times, visible=True)
+        ranked = replace(results, answers=found.after[:_SHOWN])
+        cards = answer_cards(service, ranked, moves(found.before, ranked.answers), found.inliers)
+        return _report(found) + cards, shown_plot(pairs), shown_plot(times)
 
 
 def _verdict(found: Agreement) -> str:
@@ -95,5 +107,5 @@ def _report(found: Verified) -> str:
     )
     return html.note(
         f"Verification took {spent / 1000:.1f} s, {times:.0f} times the search: "
-        f"{change}, with {found.inliers[now.name]} point pairs on one geometry."
+        f"{change}, with {found.inliers[now.name]} point pairs that agree on one geometry."
     )

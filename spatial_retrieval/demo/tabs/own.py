@@ -6,7 +6,7 @@ import gradio as gr
 
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import said, uploaded
-from spatial_retrieval.demo.tabs.shared import HEAVY, MAIN, OWN, Shared, example_cards
+from spatial_retrieval.demo.tabs.shared import HEAVY, MAIN, OWN, Shared, example_cards, intro
 
 __all__ = ["OwnTab"]
 
@@ -22,12 +22,11 @@ class OwnTab:
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        gr.HTML(
-            html.note(
-                f"Add up to {limits.MAX_PHOTOGRAPHS} photographs (JPEG, PNG or WebP, at most "
-                f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB each), then search among them. They "
-                "are seen by you alone and deleted after an hour, or at once below."
-            )
+        intro(
+            f"Add up to {limits.MAX_PHOTOGRAPHS} photographs (JPEG, PNG or WebP, at most "
+            f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB and 40 megapixels each), then search among "
+            "them. Only this visit can see them. They are deleted an hour after their last use, "
+            "or now by the button below."
         )
         self.files = gr.File(
             file_count="multiple",
@@ -62,8 +61,11 @@ class OwnTab:
         gallery, failed = service.add_photographs(uploads)
         if own:
             service.sessions.drop(own)
-        said_ok = f"{len(gallery.names)} photographs are searchable now: choose one on the left."
-        report = html.note(said_ok)
+        count = len(gallery.names)
+        ready = "1 photograph is" if count == 1 else f"{count} photographs are"
+        report = html.note(
+            f"{ready} searchable now: choose one of them as the query, or drop another one.", "good"
+        )
         for name, reason in failed.items():
             report += html.note(f"Set aside {name}: {reason}", "warning")
         where = gr.Radio(visible=True, value=OWN)

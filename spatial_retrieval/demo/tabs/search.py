@@ -14,17 +14,29 @@ from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, answer_cards, show
 
 __all__ = ["SearchTab"]
 
-_NONE = "nothing"
-_HINT = '<div class="sr-empty"><div>The answers appear here.</div></div>'
+_NONE = "none"
+_HINT = (
+    '<div class="sr-empty"><div>The ranked answers appear here. Compare two models to see what '
+    "spatial context changes.</div></div>"
+)
 _TITLES = {
-    "none": "nothing",
-    "aqe": "query expansion",
-    "dba+aqe": "database and query expansion",
+    "none": "none",
+    "aqe": "α-query expansion",
+    "dba+aqe": "database augmentation + αQE",
     "superglobal": "SuperGlobal",
-    "verify": "spatial verification",
-    "verify-cells": "verification by map cells",
+    "verify": "spatial verification (SIFT)",
+    "verify-cells": "spatial verification (map cells)",
     "hypergraph": "hypergraph propagation",
 }
+_TO_DETAIL = """() => {
+  let left = 60;
+  const look = () => {
+    const found = document.querySelector('#slider');
+    if (found?.offsetHeight) found.scrollIntoView({behavior: 'smooth', block: 'nearest'});
+    else if (left--) requestAnimationFrame(look);
+  };
+  look();
+}"""
 
 
 class SearchTab:
@@ -58,16 +70,29 @@ class SearchTab:
         models = [(service.shelf.title(name), name) for name in service.shelf.names]
         rerankers = [(_TITLES[name], name) for name in RERANKERS]
         with gr.Row():
-            self.model = gr.Dropdown(models, value=service.default, label="Model", min_width=150)
+            self.model = gr.Dropdown(
+                models,
+                value=service.default,
+                label="Model",
+                scale=5,
+                min_width=190,
+                elem_id="model",
+            )
             self.other = gr.Dropdown(
-                [(_NONE, _NONE), *models], value=_NONE, label="Compare with", min_width=150,
+                [(_NONE, _NONE), *models], value=_NONE, label="Compare with", scale=5,
+                min_width=150,
                 visible=len(models) > 1, elem_id="compare",
             )  # fmt: skip
             self.rerank = gr.Dropdown(
-                rerankers, value="none", label="Re-rank by", min_width=150, elem_id="rerank"
+                rerankers,
+                value="none",
+                label="Re-ranking",
+                scale=5,
+                min_width=150,
+                elem_id="rerank",
             )
             self.count = gr.Slider(
-                1, limits.MAX_ANSWERS, value=12, step=1, label="Answers", min_width=150
+                1, limits.MAX_ANSWERS, value=12, step=1, label="Answers", scale=4, min_width=150
             )
 
     def run(self, trigger: Callable[..., Any]) -> Any:
@@ -90,8 +115,11 @@ class SearchTab:
             self.run(control.input)
         self.run(self.count.release)
         detail = [self.chosen, self.slider, self.detail]
-        self.answers.choose(said(self._compare), shared.results, detail, **HEAVY)
-        self.second.choose(said(self._compare), self.second_results, detail, **HEAVY)
+        for grid, results in (
+            (self.answers, shared.results), (self.second, self.second_results)
+        ):  # fmt: skip
+            opened = grid.choose(said(self._compare), results, detail, **HEAVY)
+            opened.success(None, js=_TO_DETAIL)
         used = self.again.click(
             said(self._use), self.chosen, [shared.query, shared.marks, shared.canvas], **HEAVY
         )
@@ -105,24 +133,46 @@ class SearchTab:
         service, box = self.shared.service, marks["box"]
         asked = {"box": box, "rerank": rerank, "k": count, "gallery": place}
         results = service.search(query, model=model, **asked)
-        service.look_ahead(results)
         second = None if other == _NONE else service.search(query, model=other, **asked)
+        service.look_ahead(results)
         return (
             results,
             second,
-            _titled(service.shelf.title(results.model), answer_cards(service, results), second),
-            "" if second is None else self._beside(results, second),
+            self._column(results, titled=second is not None),
+            "" if second is None else self._column(second, titled=True, before=results),
             gr.Column(visible=second is not None),
-            html.timings(results.milliseconds),
+            self._times([results] if second is None else [results, second]),
             _links(results),
             gr.Group(visible=False),
         )
 
-    def _beside(self, results: Results, second: Results) -> str:
+    def _column(self, results: Results, *, titled: bool, before: Results | None = None) -> str:
+        """The answers under one model; with the places won or lost since ``before``."""
         service = self.shared.service
-        change = moves(results.answers, second.answers)
-        title = service.shelf.title(second.model)
-        return _titled(title, answer_cards(service, second, change), second)
+        change = None if before is None else moves(before.answers, results.answers)
+        title = html.escape(service.shelf.title(results.model))
+        head = f'<h3 class="sr-column">{title}</h3>' if titled else ""
+        return head + self._known(results) + answer_cards(service, results, change)
+
+    def _known(self, results: Results) -> str:
+        """How many of the right answers are there, when an example's are known."""
+        example = self.shared.service.queries[results.query].example
+        if example is None or not example.same:
+            return ""
+        same, twins = (
+            sum(answer.truth == kind for answer in results.answers) for kind in ("same", "twin")
+        )
+        return html.note(
+            f"{same} of the {len(example.same)} other photographs of this house are among the "
+            f"first {len(results.answers)}, and {twins} of the {len(example.twins)} of its twin."
+        )
+
+    def _times(self, searches: list[Results]) -> str:
+        title = self.shared.service.shelf.title
+        return "".join(
+            html.timings(found.milliseconds, title(found.model) if len(searches) > 1 else "")
+            for found in searches
+        )
 
     def _compare(self, results: Results | None, event: gr.EventData) -> tuple:
         if results is None:
@@ -138,10 +188,6 @@ class SearchTab:
         if chosen is None:
             raise ValueError("choose an answer first")
         return show(self.shared.service.queries.open_answer(*chosen), self.shared.service)
-
-
-def _titled(title: str, grid: str, second: Results | None) -> str:
-    return grid if second is None else f'<h3 class="sr-column">{html.escape(title)}</h3>{grid}'
 
 
 def _links(results: Results) -> str:

@@ -1,6 +1,6 @@
 """What all tabs share: the service, the query with its marks, and the last answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from spatial_retrieval.demo import html
+from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.queries import Query
 from spatial_retrieval.demo.results import Answer, Results
 from spatial_retrieval.demo.service import Service
@@ -21,8 +22,11 @@ __all__ = [
     "Shared",
     "answer_cards",
     "example_cards",
+    "hidden_plot",
+    "intro",
     "query_html",
     "show",
+    "shown_plot",
 ]
 
 MAIN, OWN = "main", "own"
@@ -54,6 +58,21 @@ class Shared:
     tabs: gr.Tabs | None = None
 
 
+def intro(text: str) -> gr.HTML:
+    """What a tab is for, at its top."""
+    return gr.HTML(html.note(text))
+
+
+def hidden_plot() -> gr.Plot:
+    """A place for a figure that some answers have and others don't."""
+    return gr.Plot(show_label=False, visible=False, min_width=300)
+
+
+def shown_plot(figure: Any) -> gr.Plot:
+    """A value for :func:`hidden_plot`: a figure, or None to hide it."""
+    return gr.Plot(visible=False) if figure is None else gr.Plot(figure, visible=True)
+
+
 def query_html(query: Query, service: Service, **marks: Any) -> str:
     """The query to draw on."""
     return html.canvas(
@@ -67,12 +86,24 @@ def show(query: Query, service: Service) -> tuple[str, dict[str, Any], str]:
 
 
 def answer_cards(
-    service: Service, results: Results, moves: Sequence[int | None] | None = None
+    service: Service,
+    results: Results,
+    moves: Sequence[int | None] | None = None,
+    inliers: Mapping[str, int] | None = None,
 ) -> str:
-    """The answers as a grid, with places won or lost against another list."""
+    """The answers as a grid, with places won or lost against another list.
+
+    Args:
+        service: has the pictures.
+        results: the answers.
+        moves: see :func:`~spatial_retrieval.demo.results.moves`.
+        inliers: name → point pairs, said in place of the score.
+    """
     items = []
     for position, answer in enumerate(results.answers):
         hint, mark = (f"{answer.score:.3f}", "")
+        if inliers is not None:
+            hint = f"{inliers[answer.name]} pairs"
         if moves is not None:
             change, mark = _move(moves[position])
             hint = f"{hint} {change}"
@@ -90,7 +121,16 @@ def example_cards(service: Service, place: str | None) -> str:
     for example in gallery.examples:
         picture = service.example_picture(example)
         items.append(html.Card(picture, f"Example query: {example.label}", title=example.label))
-    return '<div class="sr-label">Examples</div>' + html.cards(items, kind="examples")
+    return f'<div class="sr-label">{_strip_title(gallery, place)}</div>' + html.cards(
+        items, kind="examples"
+    )
+
+
+def _strip_title(gallery: Gallery, place: str | None) -> str:
+    if place is None:
+        return "Example queries"
+    more = len(gallery.names) > len(gallery.examples)
+    return f"The first {len(gallery.examples)} of your photographs" if more else "Your photographs"
 
 
 def _card(service: Service, results: Results, answer: Answer, hint: str, mark: str) -> html.Card:
@@ -112,5 +152,5 @@ def _move(change: int | None) -> tuple[str, str]:
     if change is None:
         return "· new", "new"
     if change == 0:
-        return "· same", ""
+        return "· same rank", ""
     return (f"▲ {change}", "up") if change > 0 else (f"▼ {-change}", "down")
