@@ -144,7 +144,9 @@ class _LiveAndStill(MimetypeRenderer):
         layout = fig_dict.get("layout", {})
         size = {"width": layout.get("width", self.width), "height": layout.get("height", 400)}
         png = kaleido.calc_fig_sync(fig_dict, opts={"format": "png", "scale": 1, **size})
-        return {**live, "image/png": base64.b64encode(small_png(png)).decode("ascii")}
+        photographs = any(trace.get("type") == "image" for trace in fig_dict.get("data", ()))
+        still = small_png(png, colors=128 if photographs else 256)
+        return {**live, "image/png": base64.b64encode(still).decode("ascii")}
 
 
 def _lighter(fig_dict: dict[str, Any]) -> dict[str, Any]:
