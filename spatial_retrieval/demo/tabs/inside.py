@@ -73,7 +73,7 @@ class InsideTab:
 
     def wire(self) -> None:
         """Connect the tab's own events."""
-        for trigger in (self.shared.view.change, self.shared.results.change, self.rank.release):
+        for trigger in (self.shared.view.change, self.shared.results.change, self.rank.input):
             self.run(trigger)
 
     def _look(self, results: Results | None, marks: dict, view: str, rank: Any) -> tuple:

@@ -93,7 +93,7 @@ class LocaliseTab:
         self.run(shared.results.change)
         for control in (self.view, self.layer):
             self.run(control.input)
-        self.run(self.threshold.release)
+        self.run(self.threshold.input)
         marks = [shared.marks, shared.canvas]
         added = self.add.click(
             said(self._add), [shared.query, shared.marks, self.x, self.y, self.wanted], marks,

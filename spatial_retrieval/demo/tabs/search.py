@@ -104,16 +104,14 @@ class SearchTab:
              self.count],
             [shared.results, self.second_results, self.answers, self.second, self.second_column,
              self.times, self.links, self.detail],
-            show_progress_on=[self.answers],
-            **HEAVY,
+            trigger_mode="always_last", show_progress_on=[self.answers], **HEAVY,
         )  # fmt: skip
 
     def wire(self) -> None:
         """Connect the tab's own events; the shared components exist by now."""
         shared = self.shared
-        for control in (self.model, self.other, self.rerank):
+        for control in (self.model, self.other, self.rerank, self.count):
             self.run(control.input)
-        self.run(self.count.release)
         detail = [self.chosen, self.slider, self.detail]
         for grid, results in (
             (self.answers, shared.results), (self.second, self.second_results)
