@@ -1,4 +1,4 @@
-"""What refinement owes to its parts: one head after another, alike in all else.
+"""What refinement and smoothing owe to their parts: one head after another, alike in all else.
 
     python benchmarks/refinement_ablation.py maps               render and cache the maps, once
     python benchmarks/refinement_ablation.py train refine       train and score one row
@@ -33,6 +33,7 @@ from spatial_retrieval.layers.attention import SecondOrderAttention
 from spatial_retrieval.layers.controls import ConvolutionControl
 from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
+from spatial_retrieval.layers.smoothing import LearnableSmoothing
 from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.model import ModelConfig, build_model
 from spatial_retrieval.train import TrainConfig, train
@@ -64,6 +65,12 @@ ROWS: Mapping[str, Mapping[str, Any] | None] = {
     "learned-nodes": {"select": "learned"},
     "built-once": {"rebuild": False},
     "wide": {"width": 128},
+    "smoothing": {},
+    "smoothing-average": {"bandwidth": 0.0, "confidence": 1.0},
+    "smoothing-fixed-bandwidth": {"bandwidth": 1.0},
+    "smoothing-no-confidence": {"confidence": 1.0},
+    "smoothing-then-refine": {},
+    "refine-then-smoothing": {},
 }
 
 
@@ -101,6 +108,11 @@ def head(row: str, channels: int) -> nn.Module:
         layer = SecondOrderAttention(channels, **arguments)
         nn.init.normal_(layer.v.weight, std=0.02)  # where the others start, too
         return layer
+    if row.startswith("smoothing-then") or row.endswith("then-smoothing"):
+        both = [LearnableSmoothing(channels), SpatialContextRefinement(channels, **REFINE)]
+        return nn.Sequential(*(both if row.startswith("smoothing") else reversed(both)))
+    if row.startswith("smoothing"):
+        return LearnableSmoothing(channels, **arguments)
     return SpatialContextRefinement(channels, **{**REFINE, **arguments})
 
 
@@ -193,7 +205,7 @@ def train_row(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write a trained row as `load_model` reads it, its three whitening layers folded into one."""
-    if options.row in ("gem", "solar", "convolutions"):
+    if options.row in ("gem", "solar", "convolutions") or "smoothing" in options.row:
         raise SystemExit(f"expected a row with refinement, got {options.row}")
     state = load_checkpoint(_run_folder(options) / "best.pt")["model"]
     layer = ("refinement", {**REFINE, **ROWS[options.row]})

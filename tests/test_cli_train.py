@@ -125,3 +125,10 @@ def test_bad_recipes(tmp_path, data, message):
     path.write_text(json.dumps({"model": {}, "data": data, "train": {"output": "x"}}))
     with pytest.raises(ValueError, match=message):
         Recipe.load(path)
+
+
+def test_the_seed_decides_the_start(recipe, tmp_path):
+    twice = [Recipe.load(recipe, steps=1, output=str(tmp_path / name)) for name in "ab"]
+    first, second = (load_model(one.run().path) for one in twice)
+    for a, b in zip(first.context.parameters(), second.context.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -133,7 +133,9 @@ class Recipe:
         progress: bool = False,
     ) -> TrainResult:
         """Make the data, train, and save the model with ``recipe.json`` beside it."""
-        model = build_model(self.model)
+        with torch.random.fork_rng():  # the seed decides the start, too
+            torch.manual_seed(self.train.seed)
+            model = build_model(self.model)
         if self.data.folder:
             data = self._photographs()
         else:
