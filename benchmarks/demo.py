@@ -8,6 +8,7 @@ Run it once before, so that the gallery is drawn and indexed.
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,8 +32,9 @@ def main():
     port = free_port()
     seconds, app = start(port)
     rows.append(("page ready after `python app.py`", seconds * 1000, 25_000))
+    print_table(rows)
     try:
-        rows += browser_times(f"http://127.0.0.1:{port}", args.rounds)
+        rows = browser_times(f"http://127.0.0.1:{port}", args.rounds)
         print_table(rows)
         if args.crowd:
             crowd(f"http://127.0.0.1:{port}", app.pid)
@@ -70,7 +72,7 @@ def browser_times(url, rounds):
         return []
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(120_000)
         page.goto(url)
@@ -92,20 +94,22 @@ def choose(page, number):
 
 def mark(page, number):
     box = page.locator("#query .sr-canvas").bounding_box()
-    place = 0.2 + 0.03 * number
-    page.mouse.click(box["x"] + place * box["width"], box["y"] + 0.5 * box["height"])
+    x, y = 0.2 + 0.61 * number % 0.6, 0.2 + 0.37 * number % 0.6
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     wait_for_new(page, "#found")
 
 
 def wait_for_new(page, selector):
-    """Until the grid is another one and all its pictures are there."""
+    """Until the answers, or the times above equal ones, are new and all pictures are there."""
     page.wait_for_function(
         """s => {
           const grid = document.querySelector(s + ' .sr-grid');
-          if (!grid || grid.dataset.seen) return false;
+          if (!grid) return false;
+          const parts = [grid, ...document.querySelectorAll('.sr-times')];
+          if (parts.every(part => part.dataset.seen)) return false;
           const all = [...grid.querySelectorAll('img')];
           if (!all.length || !all.every(i => i.complete)) return false;
-          grid.dataset.seen = '1';
+          parts.forEach(part => { part.dataset.seen = '1'; });
           return true;
         }""",
         arg=selector,
