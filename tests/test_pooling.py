@@ -81,6 +81,13 @@ def test_the_module_is_the_function_and_can_learn():
     assert layer.p.grad.shape == (4,) and (layer.p.grad != 0).all()
 
 
+def test_a_learned_p_that_falls_too_low_is_held():
+    layer, x = GeM(3.0, learnable=True), torch.rand(2, 4, 3, 5)
+    with torch.no_grad():
+        layer.p.fill_(-2.0)
+    torch.testing.assert_close(layer(x), gem(x, 0.1))
+
+
 @pytest.mark.parametrize(
     ("x", "p", "message"),
     [

@@ -92,9 +92,10 @@ def test_the_heat_is_the_evidence_and_where_the_transform_takes_the_object(box):
     torch.testing.assert_close(find(query, texture(0), limit=1).heat, expected)
 
 
-def test_a_second_object_that_is_not_there_leaves_no_trace():
+@pytest.mark.parametrize("seed", [1, 9])  # some of what is left agrees by chance; nothing does
+def test_a_second_object_that_is_not_there_leaves_no_trace(seed):
     query = prepare_query(texture(0), box=BOX)
-    one, more = (find(query, planted((9, 5)), limit=limit) for limit in (1, 3))
+    one, more = (find(query, planted((9, 5), seed=seed), limit=limit) for limit in (1, 3))
     assert len(more) == 1 and torch.equal(one.heat, more.heat) and one.score == more.score
 
 

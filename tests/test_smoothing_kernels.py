@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from smoothing_oracle import GRIDS, random_inputs, unfold_smooth
@@ -8,6 +10,7 @@ from spatial_retrieval.layers.smoothing import smooth, smoothing_weights
 from spatial_retrieval.layers.smoothing_kernels import (
     aggregate,
     correlate,
+    inside,
     squared_distances,
     transpose,
 )
@@ -46,6 +49,14 @@ def test_distances_far_from_the_origin_keep_their_digits():
     f = 1000 + torch.rand(1, 2, 3, 3)
     exact = squared_distances(f.double(), kernel_size=3).float()
     torch.testing.assert_close(squared_distances(f, kernel_size=3), exact)
+
+
+def test_distances_beyond_the_border_are_zero_and_pull_at_nothing():
+    f = torch.rand(2, 2, 3, 4, dtype=torch.float64).requires_grad_()
+    on_map = inside(3, 4, kernel_size=3, dilation=2, like=f)
+    assert not squared_distances(f, kernel_size=3, dilation=2)[:, ~on_map].any()
+    distances = partial(squared_distances, kernel_size=3, dilation=2)
+    assert torch.autograd.gradcheck(distances, f)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
