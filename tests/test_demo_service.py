@@ -10,6 +10,7 @@ import torch
 from pictures import draw as boxes
 from PIL import Image
 
+from spatial_retrieval.cli import main
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.gallery import frame, from_folder, from_index
 from spatial_retrieval.demo.inside import contributions, look_inside
@@ -377,3 +378,20 @@ def test_names_are_escaped():
 def test_overlays_are_drawn_in_the_pictures_pixels():
     drawn = html.outline_overlay((8, 6), [np.array([[0, 0], [4, 0], [4, 3]])], [(0, 0, 4, 3)])
     assert 'viewBox="0 0 8 6"' in drawn and "M0 0L4 0L4 3Z" in drawn and 'width="4"' in drawn
+
+
+# -- the command
+
+
+def test_a_wrong_call_is_one_line_that_says_what_to_do(folder, capsys):
+    assert main(["demo", "--gallery", str(folder / "nowhere")]) == 2
+    assert main(["demo", "--gallery", str(folder), "--model", "nope"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "no such folder" in said[0] and "lite0-gem" in said[1] and len(said) == 2
+
+
+@pytest.mark.parametrize("option", [["--port", "99999"], ["--auth", "ada"]])
+def test_a_wrong_option_is_refused(option, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["demo", *option])
+    assert refused.value.code == 2 and "expected" in capsys.readouterr().err

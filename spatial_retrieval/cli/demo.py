@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("--model", metavar="M", help="name or folder of the model to begin with")
     demo.add_argument("--share", action="store_true", help="make a public link")
     demo.add_argument("--auth", type=_account, metavar="USER:PASSWORD", help="ask for it")
-    demo.add_argument("--port", type=positive, metavar="P", help="port (the first free from 7860)")
+    demo.add_argument("--port", type=_port, metavar="P", help="port (the first free from 7860)")
     demo.set_defaults(run=_demo)
 
 
@@ -51,7 +51,13 @@ def _service(args: argparse.Namespace) -> Any:
     except ValueError as error:
         raise CallError(str(error)) from error
     default = args.model or _model_of(chosen) or default_model()
-    return Service(chosen, embedded_models(), default)
+    service = Service(chosen, embedded_models(), default)
+    if args.model is not None:
+        try:
+            service.shelf.model(args.model)
+        except ValueError as error:
+            raise CallError(str(error)) from error
+    return service
 
 
 def _model_of(chosen: Any) -> str | None:
@@ -61,6 +67,12 @@ def _model_of(chosen: Any) -> str | None:
     from spatial_retrieval.index import DescriptorIndex
 
     return DescriptorIndex.load(chosen.index).info.get("model")
+
+
+def _port(text: str) -> int:
+    if (port := positive(text)) > 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return port
 
 
 def _account(text: str) -> tuple[str, str]:
