@@ -1,6 +1,8 @@
 """``demo``: the page."""
 
 import argparse
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,20 @@ def add_parser(subparsers: Any) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from spatial_retrieval.demo.page import build_page, launch_options
 
+    _keep_memory_flat()
     service = _service(args)
     service.warm()
     build_page(service).launch(
         share=args.share, auth=args.auth, server_port=args.port, **launch_options()
     )
+
+
+def _keep_memory_flat() -> None:
+    """Two heaps for all threads: with one for each, glibc's grow for hundreds of requests."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _service(args: argparse.Namespace) -> Any:
