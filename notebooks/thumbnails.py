@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).parent
 SIZE = (320, 180)
 # which of a notebook's kept pictures is its face, counted from 0
-FACES = {"01": 1, "02": 1, "03": 4, "04": 2, "05": 2, "06": 6, "07": 1, "08": 0, "09": 0, "10": 0}
+FACES = {"01": 1, "02": 1, "03": 5, "04": 4, "05": 2, "06": 6, "07": 1, "08": 2, "09": 0, "10": 0}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from spatial_retrieval.plots.style import COLORS
 __all__ = ["as_jpeg", "explore", "mimebundle", "show_figures", "small_png"]
 
 _LIVE = "application/vnd.plotly.v1+json"
+_BRIGHTEST = ("#fde725", "#fee838")  # of the colour scales Viridis and Cividis
 _SPACES = ("geo", "mapbox", "polar", "scene", "ternary")  # a template's, which no figure here has
 
 
@@ -124,7 +125,7 @@ def small_png(png: bytes, *, colors: int = 128) -> bytes:
 def _inks() -> list[int]:
     """White, and the figures' colours in three strengths, as their smooth edges have them."""
     inks = [255, 255, 255]
-    for color in (*COLORS, "#7f7f7f"):
+    for color in (*COLORS, "#7f7f7f", *_BRIGHTEST):
         full = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         for strength in (1.0, 0.67, 0.33):
             inks += [round(255 + strength * (value - 255)) for value in full]
