@@ -87,7 +87,7 @@ def index_folder(
     known = _known(target, settings)
     pending = [n for n, s in stamps.items() if n not in known or known[n].stamp != s or not s]
     partial = _partial(target, settings)
-    with tqdm(total=len(pending), disable=not progress, unit="image") as bar:
+    with tqdm(desc="describing", total=len(pending), disable=not progress, unit="image") as bar:
         for chunk in _chunks(pending):
             fresh = _describe(model, folder, chunk, stamps, size, scales)
             _write_shard(partial, fresh)

@@ -27,15 +27,15 @@ def test_matched_inliers_ends_on_the_points_of_both_photographs():
     method = sift()
     found = match(method.features(a), method.features(b), method)
     fig = matched_inliers(a, b, found, lines=10)
-    assert len(fig.data) == 11
-    first, last = fig.data[1], fig.data[10]
+    assert len(fig.data) == 12 and fig.data[1].x0 == 240 + 12  # two pictures, then the lines
+    first, last = fig.data[2], fig.data[11]
     assert (first.x[0], first.y[0]) == pytest.approx(tuple(found.a[0]))
     assert (first.x[1], first.y[1]) == pytest.approx((found.b[0, 0] + 240 + 12, found.b[0, 1]))
     assert last.x[0] == pytest.approx(found.a[-1, 0])
     assert fig.layout.title.text == f"{len(found)} inliers"
     small = matched_inliers(a, b, found, lines=10, side=120)
-    assert (small.data[1].x[0], small.data[1].y[0]) == pytest.approx(tuple(found.a[0] / 2))
-    assert small.data[1].x[1] == pytest.approx(found.b[0, 0] / 2 + 120 + 12)
+    assert (small.data[2].x[0], small.data[2].y[0]) == pytest.approx(tuple(found.a[0] / 2))
+    assert small.data[2].x[1] == pytest.approx(found.b[0, 0] / 2 + 120 + 12)
 
 
 def test_matched_inliers_without_a_match_and_with_a_box():
@@ -44,7 +44,7 @@ def test_matched_inliers_without_a_match_and_with_a_box():
     box = (0, 0, 100, 90)
     found = match(method.features(a, box), method.features(b), method)
     fig = matched_inliers(a, b, found, box=box)
-    assert len(fig.data) == 1
+    assert len(fig.data) == 2
     assert fig.layout.xaxis.range[1] == 100 + 12 + 240
 
 

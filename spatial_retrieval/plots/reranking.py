@@ -72,15 +72,12 @@ def matched_inliers(
     left = resize(left if box is None else left.crop(check_box(box, left.size)), side)
     right = resize(load_image(image, draft=side), side)
     scale_a, scale_b = left.width / matches.size_a[0], right.width / matches.size_b[0]
-    gap = 12
-    width = left.width + gap + right.width
-    height = max(left.height, right.height)
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    canvas[: left.height, : left.width] = np.asarray(left)
-    canvas[: right.height, left.width + gap :] = np.asarray(right)
-    fig = go.Figure(image_trace(canvas, hoverinfo="skip"))
+    offset = left.width + 12
+    width, height = offset + right.width, max(left.height, right.height)
+    pictures = (image_trace(np.asarray(left), hoverinfo="skip"),
+                image_trace(np.asarray(right), hoverinfo="skip", x0=offset))  # fmt: skip
+    fig = go.Figure(pictures)
     chosen = np.linspace(0, len(matches) - 1, min(lines, len(matches))).round().astype(int)
-    offset = left.width + gap
     for place, i in enumerate(chosen):
         (x0, y0), (x1, y1) = scale_a * matches.a[i], scale_b * matches.b[i]
         fig.add_trace(_match_line((x0, x1 + offset), (y0, y1), COLORS[place % 6]))
