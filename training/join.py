@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spatial_retrieval import describe, list_images, load_model
+from spatial_retrieval import RetrievalModel, describe, list_images, load_model
 from spatial_retrieval.data.twins import twin_facades
 from spatial_retrieval.training.validation import leave_one_out_map, twin_accuracy
 
@@ -23,37 +23,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--plain", default="lite0-gem")
-    parser.add_argument("--photographs", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--photographs", type=Path, metavar="FOLDER", help="to choose the share on")
     parser.add_argument("--landmarks", type=int, default=60, help="of Twin Façades val (60)")
     parser.add_argument("--share", type=float, help="take this share instead of choosing one")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
+    if args.share is None and args.photographs is None:
+        parser.error("expected --photographs to choose a share on, or a --share")
 
-    plain = load_model(args.plain, device="cpu")
-    model = load_model(args.model, device="cpu").beside(plain, 0.5)
-    names = list_images(args.photographs)
+    plain, model = (load_model(m, device="cpu") for m in (args.plain, args.model))
+    share = args.share
+    if share is None:
+        share = chosen(model.beside(plain, 0.5), plain.dim, args.photographs, args.landmarks)
+    model.beside(plain, share).save_pretrained(args.output, half=True)
+    print(f"share {share:.2f} → {args.output}")
+
+
+def chosen(model: RetrievalModel, dim: int, photographs: Path, landmarks: int) -> float:
+    """The smallest share from which on nothing is lost on the photographs."""
+    names = list_images(photographs)
     labels = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
-    photographs = describe(model, [args.photographs / name for name in names])
-    twins = twin_facades("val", landmarks=args.landmarks, views=6)
+    rows = describe(model, [photographs / name for name in names])
+    twins = twin_facades("val", landmarks=landmarks, views=6)
     houses = describe(model, list(twins.paths))
-
     curve = []
     for share in SHARES:
-        photo = leave_one_out_map(mixed(photographs, plain.dim, share), labels)
-        rows = mixed(houses, plain.dim, share)
-        house = leave_one_out_map(rows, twins.labels)
-        accuracy = twin_accuracy(rows, twins.labels, twins.twin_of, twins.difficulty)
-        curve.append(photo)
+        curve.append(leave_one_out_map(mixed(rows, dim, share), labels))
+        x = mixed(houses, dim, share)
+        house = leave_one_out_map(x, twins.labels)
+        accuracy = twin_accuracy(x, twins.labels, twins.twin_of, twins.difficulty)
         print(
-            f"share {share:.2f}  photographs {100 * photo:5.1f}  houses {100 * house:5.1f}  "
+            f"share {share:.2f}  photographs {100 * curve[-1]:5.1f}  houses {100 * house:5.1f}  "
             f"twin accuracy {100 * accuracy:5.1f}"
         )
     below = np.flatnonzero(np.array(curve) < curve[-1])
-    enough = SHARES[below[-1] + 1] if len(below) else SHARES[0]
-    share = float(enough) if args.share is None else args.share
-    model = load_model(args.model, device="cpu").beside(plain, share)
-    model.save_pretrained(args.output, half=True)
-    print(f"share {share:.2f} → {args.output}")
+    return float(SHARES[below[-1] + 1] if len(below) else SHARES[0])
 
 
 def mixed(rows: np.ndarray, dim: int, share: float) -> np.ndarray:
