@@ -85,7 +85,7 @@ def test_roxford_end_to_end_as_a_program(root, tmp_path):
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "roxford5k · lite0-gem · queries cropped, at the scale of the database"
+    assert lines[0] == "roxford5k · lite0-spatial · queries cropped, at the scale of the database"
     assert lines[1].split() == ["E", "M", "H"]
     assert lines[2].split() == ["mAP", "100.00", "100.00", "100.00"]
     card = load_card(tmp_path / "card.json")
@@ -94,8 +94,8 @@ def test_roxford_end_to_end_as_a_program(root, tmp_path):
     assert card.scores["mAP M"] == pytest.approx(1) and card.scores["mP@10 H"] == pytest.approx(1)
     assert card.intervals["mAP H"] == pytest.approx((1, 1))
     assert card.query_crop.startswith("cropped") and card.ignored.startswith("removed")
-    assert card.whitening.startswith("512 dimensions") and "card" in card.training_data
-    assert "evaluate roxford5k --model lite0-gem" in card.command and "--size 320" in card.command
+    assert card.whitening.startswith("768 dimensions") and "card" in card.training_data
+    assert "evaluate roxford5k --model lite0-spatial" in card.command and "--size 320" in card.command
     assert card.command in (tmp_path / "card.md").read_text()
 
 
@@ -193,7 +193,7 @@ def test_twins_are_reranked(tmp_path, capsys, monkeypatch):
     options = ["--size", 96, "--scales", "1,0.5", "--rerank", "verify", "--card", tmp_path / "card"]
     code, out, _ = _run(capsys, "twins", *options)
     assert code == 0
-    for name in ("lite0-gem + verify", "the first search", "oracle, aligned"):
+    for name in ("lite0-spatial + verify", "the first search", "oracle, aligned"):
         assert sum(line.startswith(name) for line in out.splitlines()) == 3
     assert "verify against the first search: mAP " in out and " ms/query" in out
     card = load_card(tmp_path / "card.json")

@@ -199,7 +199,7 @@ def _card(args: argparse.Namespace, model: Any, timing: Any, **facts: Any) -> "R
     whitening = "none"
     if model.config.dim is not None:
         learned = args.whitening_data or "not stated, see the model's card"
-        whitening = f"{model.config.dim} dimensions; learned on: {learned}"
+        whitening = f"{model.dim} dimensions; learned on: {learned}"
     return ResultCard(
         model=f"{args.model} ({model.fingerprint()[:12]})",
         scales=tuple(args.scales),

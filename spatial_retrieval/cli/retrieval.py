@@ -11,7 +11,7 @@ from spatial_retrieval.cli.arguments import box, positive, scales
 
 __all__ = ["DEFAULT_MODEL", "add_model_arguments", "add_parser", "check_reranker", "open_model"]
 
-DEFAULT_MODEL = "lite0-gem"
+DEFAULT_MODEL = "lite0-spatial"
 
 
 def add_parser(subparsers: Any) -> None:
