@@ -11,8 +11,8 @@ from time import perf_counter
 
 import numpy as np
 
-from spatial_retrieval.data.revisited import RevisitedGroundTruth
-from spatial_retrieval.evaluate.revisited import PROTOCOLS, protocol_split, revisited_scores
+from spatial_retrieval.datasets.revisited import RevisitedGroundTruth
+from spatial_retrieval.metrics.revisited import PROTOCOLS, protocol_split, revisited_scores
 
 QUERIES, ANNOTATED = 70, 4993
 

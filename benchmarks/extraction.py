@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from spatial_retrieval import describe, list_images, load_model
-from spatial_retrieval.extract import load_tensor
+from spatial_retrieval.features.extraction import load_tensor
 
 
 def main() -> None:

@@ -26,10 +26,8 @@ from PIL import Image
 from torch import Tensor
 
 from spatial_retrieval import load_image, load_model
-from spatial_retrieval.data.twins import TwinFacades, twin_facades
-from spatial_retrieval.evaluate.bootstrap import bootstrap_interval, paired_bootstrap
-from spatial_retrieval.evaluate.localization import box_iou, mask_iou
-from spatial_retrieval.extract import load_tensor
+from spatial_retrieval.facades.data import TwinFacades, twin_facades
+from spatial_retrieval.features.extraction import load_tensor
 from spatial_retrieval.images import resize
 from spatial_retrieval.localize import (
     THRESHOLD,
@@ -48,7 +46,9 @@ from spatial_retrieval.localize.baselines import (
     sift_box,
     whole_image,
 )
-from spatial_retrieval.model import RetrievalModel
+from spatial_retrieval.metrics.bootstrap import bootstrap_interval, paired_bootstrap
+from spatial_retrieval.metrics.localization import box_iou, mask_iou
+from spatial_retrieval.models import RetrievalModel
 
 STAGES = {"backbone": "backbone", "smoothed": "smoothing", "refined": "refinement"}
 

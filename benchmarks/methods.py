@@ -23,13 +23,13 @@ import torch
 from tqdm.auto import tqdm
 
 from spatial_retrieval import RetrievalModel, list_images, load_model
-from spatial_retrieval.data.twins import twin_facades
-from spatial_retrieval.evaluate.bootstrap import bootstrap_interval
 from spatial_retrieval.evaluate.folder import FolderScores, folder_scores, split_folder
-from spatial_retrieval.evaluate.twins import TwinScores, evaluate_twins
-from spatial_retrieval.extract import load_tensor
+from spatial_retrieval.facades.data import twin_facades
+from spatial_retrieval.facades.scores import TwinScores, evaluate_twins
+from spatial_retrieval.features.extraction import load_tensor
 from spatial_retrieval.files import atomic_writer, cache_dir
-from spatial_retrieval.training.objectives import side_by_side
+from spatial_retrieval.metrics.bootstrap import bootstrap_interval
+from spatial_retrieval.train.objectives import side_by_side
 
 PLAIN = "lite0-gem"
 

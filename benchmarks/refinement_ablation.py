@@ -23,10 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.backbone import build_backbone
-from spatial_retrieval.data.twins import TwinFacades, twin_facades
-from spatial_retrieval.evaluate.bootstrap import paired_bootstrap
-from spatial_retrieval.evaluate.twins import evaluate_twins
+from spatial_retrieval.facades.data import TwinFacades, twin_facades
+from spatial_retrieval.facades.scores import evaluate_twins
 from spatial_retrieval.files import cache_dir, write_json
 from spatial_retrieval.images import to_tensor
 from spatial_retrieval.layers.attention import SecondOrderAttention
@@ -35,12 +33,14 @@ from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.smoothing import LearnableSmoothing
 from spatial_retrieval.layers.whitening import pca_whitening
-from spatial_retrieval.model import ModelConfig, build_model
+from spatial_retrieval.metrics.bootstrap import paired_bootstrap
+from spatial_retrieval.models import ModelConfig, build_model
+from spatial_retrieval.models.backbone import build_backbone
 from spatial_retrieval.train import TrainConfig, train
-from spatial_retrieval.training.cache import MapSet, cache_maps
-from spatial_retrieval.training.checkpoint import load_checkpoint
-from spatial_retrieval.training.sets import LabelledSet, TrainingData
-from spatial_retrieval.training.validation import encode
+from spatial_retrieval.train.checkpoint import load_checkpoint
+from spatial_retrieval.train.data import LabelledSet, TrainingData
+from spatial_retrieval.train.map_set import MapSet, cache_maps
+from spatial_retrieval.train.validation import encode
 
 LAYER, SIZE, DIM = "stage5+stage4", 448, 256
 REFINE = {"nodes": 96, "width": 64}

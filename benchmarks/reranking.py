@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 from spatial_retrieval import DescriptorIndex, describe, embedded_models, list_images, load_model
-from spatial_retrieval.data.twins import twin_facades
 from spatial_retrieval.evaluate.folder import FolderSplit, split_folder, without_self
 from spatial_retrieval.evaluate.reranking import (
     PUBLISHED_SECONDS,
@@ -36,8 +35,9 @@ from spatial_retrieval.evaluate.reranking import (
     rerank_timed,
     reranking_table,
 )
+from spatial_retrieval.facades.data import twin_facades
 from spatial_retrieval.files import write_json
-from spatial_retrieval.model import RetrievalModel
+from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name, sift
 

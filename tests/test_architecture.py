@@ -1,8 +1,10 @@
-"""Imports go strictly down the tiers, and the package itself costs nothing to import."""
+"""Imports go strictly down, no file imports in a circle, and importing the package is free."""
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "spatial_retrieval"
 # Each module or sub-package belongs to one tier and may import only from lower ones, or from
 # inside its own sub-package.
 TIERS = [
-    {"layers", "ranking", "images", "losses", "files"},
-    {"backbone", "data", "index", "rerank"},
-    {"model", "localize"},
-    {"extract", "plots"},
-    {"folder_index", "search", "evaluate"},
-    {"train"},
+    {"images", "files", "ranking", "layers"},
+    {"models", "datasets"},
+    {"features", "index", "metrics"},
+    {"facades", "rerank", "localize"},
+    {"searcher", "indexing", "plots"},
+    {"train", "evaluate"},
     {"demo"},
     {"cli"},
     {"__main__"},
@@ -29,40 +31,61 @@ def modules():
     return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
-def home(path):
-    """The tier's name a file belongs to: its module, or its sub-package."""
-    return unit(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+def dotted(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def unit(name):
-    return {"training": "train"}.get(name, name)  # the loop and its parts are one
+def room(module):
+    """The tier's name a module belongs to: itself, or its sub-package."""
+    return module.split(".")[1]
 
 
-def imported(tree):
-    for node in ast.walk(tree):
+MODULES = {dotted(path): path for path in modules()}
+
+
+def imported(path):
+    """Every module of the package that a file imports, wherever in the file and however spelled."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
-            module = node.module.split(".")
-            if module == ["spatial_retrieval"]:
-                yield from (alias.name for alias in node.names)
-            elif module[0] == "spatial_retrieval":
-                yield module[1]
-        elif isinstance(node, ast.Import):
             for alias in node.names:
-                parts = alias.name.split(".")
-                if parts[0] == "spatial_retrieval" and len(parts) > 1:
-                    yield parts[1]
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_strictly_down(path):
-    own = home(path)
-    for name in map(unit, imported(ast.parse(path.read_text(encoding="utf-8")))):
-        assert name == own or TIER_OF[name] < TIER_OF[own], f"{own} imports {name}"
+@cache
+def edges():
+    """The import graph of all files of the package, without the package's own ``__init__``."""
+    return {name: sorted(set(imported(path)) & set(MODULES)) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_strictly_down(name):
+    own = room(name)
+    for target in edges()[name]:
+        other = room(target)
+        assert other == own or TIER_OF[other] < TIER_OF[own], f"{name} imports {target}"
+
+
+def test_no_circle_anywhere():
+    try:
+        order = list(TopologicalSorter(edges()).static_order())
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+    assert set(order) == set(MODULES)
+
+
+def test_no_file_imports_the_package_itself():
+    # the lazy names of the package would hide an arrow from the graph
+    for path in MODULES.values():
+        assert "spatial_retrieval" not in set(imported(path)), path
 
 
 def test_every_module_has_a_tier():
-    assert {home(path) for path in modules()} <= set(TIER_OF)
+    assert {room(name) for name in MODULES} == set(TIER_OF)
 
 
 def test_the_import_is_light_and_silent():
@@ -88,7 +111,7 @@ def test_every_public_name_exists_and_is_documented():
 
 
 def test_library_code_does_not_choose_devices_or_load_pickles():
-    for path in modules():
+    for path in MODULES.values():
         text = path.read_text(encoding="utf-8")
         for forbidden in (".cuda()", "pickle.load(", "allow_pickle=True", "weights_only=False"):
             assert forbidden not in text, f"{path}: {forbidden}"

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.training.sets import TensorSet
+from spatial_retrieval.train.data import TensorSet
 
 
 class TinyHead(nn.Module):

@@ -43,7 +43,7 @@ def _add_download(actions: Any) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    from spatial_retrieval.data.download import DATASETS, download
+    from spatial_retrieval.datasets.download import DATASETS, download
 
     if args.name not in DATASETS:
         raise CallError(f"expected a data set of {', '.join(DATASETS)}; got {args.name!r}")
@@ -51,7 +51,7 @@ def _download(args: argparse.Namespace) -> None:
 
 
 def _make_twins(args: argparse.Namespace) -> None:
-    from spatial_retrieval.data.twins import check_request, twin_facades
+    from spatial_retrieval.facades.data import check_request, twin_facades
 
     try:
         check_request(args.split, args.landmarks, args.views, args.seed, args.size, args.difficulty)

@@ -50,7 +50,7 @@ def _service(args: argparse.Namespace) -> Any:
     from spatial_retrieval.demo import gallery
     from spatial_retrieval.demo.models import default_model
     from spatial_retrieval.demo.service import Service
-    from spatial_retrieval.model import embedded_models
+    from spatial_retrieval.models import embedded_models
 
     try:
         if args.gallery is not None:

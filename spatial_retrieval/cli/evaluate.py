@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spatial_retrieval.evaluate.cards import ResultCard
-    from spatial_retrieval.evaluate.revisited import RevisitedScores
+    from spatial_retrieval.metrics.revisited import RevisitedScores
 
 __all__ = ["add_parser"]
 
@@ -74,8 +74,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _revisited(args: argparse.Namespace) -> "ResultCard":
-    from spatial_retrieval.data.download import default_root
-    from spatial_retrieval.data.revisited import (
+    from spatial_retrieval.datasets.download import default_root
+    from spatial_retrieval.datasets.revisited import (
         DatasetMissingError,
         load_distractors,
         open_revisited,
@@ -113,7 +113,7 @@ def _by_protocol(
     found: "Mapping[str, RevisitedScores]",
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Scores by name, and the intervals of those that have one."""
-    from spatial_retrieval.evaluate.bootstrap import bootstrap_interval
+    from spatial_retrieval.metrics.bootstrap import bootstrap_interval
 
     scores = {f"mAP {p}": protocol.map for p, protocol in found.items()}
     for k in (1, 5, 10):
@@ -123,10 +123,10 @@ def _by_protocol(
 
 
 def _folder(args: argparse.Namespace) -> "ResultCard":
-    from spatial_retrieval.data.folder import list_images
-    from spatial_retrieval.evaluate.bootstrap import bootstrap_interval
+    from spatial_retrieval.datasets.folders import list_images
     from spatial_retrieval.evaluate.folder import split_folder
     from spatial_retrieval.evaluate.runs import run_folder
+    from spatial_retrieval.metrics.bootstrap import bootstrap_interval
 
     folder = Path(args.target)
     try:
@@ -157,9 +157,9 @@ def _folder(args: argparse.Namespace) -> "ResultCard":
 
 
 def _twins(args: argparse.Namespace) -> "ResultCard":
-    from spatial_retrieval.data import scale
-    from spatial_retrieval.data.twins import twin_facades
+    from spatial_retrieval.datasets import scale
     from spatial_retrieval.evaluate.runs import run_twins
+    from spatial_retrieval.facades.data import twin_facades
 
     size, model = args.size or 448, open_model(args.model)
     landmarks, views = scale(60, 4), scale(10, 3)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from spatial_retrieval.localize import Localization, Query
-    from spatial_retrieval.model import RetrievalModel
+    from spatial_retrieval.models import RetrievalModel
 
 __all__ = ["add_parser"]
 
@@ -72,7 +72,7 @@ def _localize(args: argparse.Namespace) -> None:
 def _model(args: argparse.Namespace) -> tuple["RetrievalModel", str | None]:
     """The model and the layer whose map is used; None: the map that the model pools."""
     from spatial_retrieval.localize import fine_layer
-    from spatial_retrieval.model import load_model
+    from spatial_retrieval.models import load_model
 
     try:
         model = load_model(args.model)
@@ -101,7 +101,7 @@ def _query(args: argparse.Namespace, model: "RetrievalModel", layer: str | None)
 
 
 def _map(model: "RetrievalModel", layer: str | None, photograph: "Image.Image", size: int) -> Any:
-    from spatial_retrieval.extract import feature_maps
+    from spatial_retrieval.features.extraction import feature_maps
 
     return feature_maps(model, [photograph], size=size, layer=layer)[0]
 

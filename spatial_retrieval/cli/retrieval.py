@@ -49,7 +49,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def _embed(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from spatial_retrieval.extract import describe_readable
+    from spatial_retrieval.features.extraction import describe_readable
     from spatial_retrieval.files import atomic_writer
 
     names = _photographs(args.folder)
@@ -67,7 +67,7 @@ def _embed(args: argparse.Namespace) -> None:
 
 
 def _index(args: argparse.Namespace) -> None:
-    from spatial_retrieval.folder_index import index_folder
+    from spatial_retrieval.indexing import index_folder
 
     _photographs(args.folder)
     name = args.model or DEFAULT_MODEL
@@ -81,7 +81,7 @@ def _index(args: argparse.Namespace) -> None:
 
 def _search(args: argparse.Namespace) -> None:
     from spatial_retrieval.images import BoxError
-    from spatial_retrieval.search import open_index
+    from spatial_retrieval.searcher import open_index
 
     if not args.image.exists():
         raise CallError(f"{args.image}: no such photograph")
@@ -103,7 +103,7 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _photographs(folder: Path) -> list[str]:
-    from spatial_retrieval.data.folder import list_images
+    from spatial_retrieval.datasets.folders import list_images
 
     try:
         return list_images(folder)
@@ -131,7 +131,7 @@ def open_model(name: str) -> Any:
     Raises:
         CallError: if there is no such model.
     """
-    from spatial_retrieval.model import load_model
+    from spatial_retrieval.models import load_model
 
     try:
         return load_model(name)

@@ -50,7 +50,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _recipe(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
-    from spatial_retrieval.training.recipe import Recipe
+    from spatial_retrieval.train.recipe import Recipe
 
     if not args.config.is_file():
         raise CallError(f"{args.config}: no such recipe")
@@ -61,10 +61,10 @@ def _recipe(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
 
 
 def _folder(args: argparse.Namespace, changes: dict[str, Any]) -> Any:
-    from spatial_retrieval.model import load_model
+    from spatial_retrieval.models import load_model
     from spatial_retrieval.train import TrainConfig, train
-    from spatial_retrieval.training.augment import strong_augmentation
-    from spatial_retrieval.training.recipe import photo_folder
+    from spatial_retrieval.train.augment import strong_augmentation
+    from spatial_retrieval.train.recipe import photo_folder
 
     if not args.data.is_dir():
         raise CallError(f"{args.data}: no such folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from spatial_retrieval.data.folder import list_images
+from spatial_retrieval.datasets.folders import list_images
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.images import load_image, resize
 from spatial_retrieval.index import DescriptorIndex
@@ -76,7 +76,7 @@ class Gallery:
 
 def embedded() -> Gallery:
     """The gallery that comes with the package: Twin Façades, drawn at the first start."""
-    from spatial_retrieval.data.gallery import embedded_gallery
+    from spatial_retrieval.facades.showcase import embedded_gallery
 
     made = embedded_gallery()
     names = tuple(list_images(made.folder))

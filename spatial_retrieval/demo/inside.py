@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spatial_retrieval.extract import DEFAULT_SIZE
+from spatial_retrieval.features.extraction import DEFAULT_SIZE
 from spatial_retrieval.images import load_image, resize, to_tensor
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.smoothing import LearnableSmoothing
-from spatial_retrieval.model import PlainPart, RetrievalModel
+from spatial_retrieval.models import PlainPart, RetrievalModel
 
 __all__ = ["Inside", "Part", "contributions", "heat_png", "look_inside"]
 

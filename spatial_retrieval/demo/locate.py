@@ -18,7 +18,7 @@ from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.models import Shelf
 from spatial_retrieval.demo.results import Answer, Results
 from spatial_retrieval.demo.store import Store
-from spatial_retrieval.extract import feature_maps
+from spatial_retrieval.features.extraction import feature_maps
 from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.localize import (
     THRESHOLD,

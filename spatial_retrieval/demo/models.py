@@ -9,12 +9,12 @@ from shutil import rmtree
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.limits import MAX_SESSIONS
 from spatial_retrieval.demo.store import Store
-from spatial_retrieval.extract import DEFAULT_SIZE, describe_readable
+from spatial_retrieval.features.extraction import DEFAULT_SIZE, describe_readable
 from spatial_retrieval.files import cache_dir
-from spatial_retrieval.folder_index import index_folder
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.model import RetrievalModel, embedded_models, load_model
-from spatial_retrieval.search import Searcher, open_index
+from spatial_retrieval.indexing import index_folder
+from spatial_retrieval.models import RetrievalModel, embedded_models, load_model
+from spatial_retrieval.searcher import Searcher, open_index
 
 __all__ = ["PREFERRED", "TITLES", "Shelf", "default_model"]
 

@@ -12,7 +12,7 @@ from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import RerankContext, count_inliers, sift, verify
 from spatial_retrieval.rerank.uncertainty import entropy
 from spatial_retrieval.rerank.verification import Matches
-from spatial_retrieval.search import Searcher
+from spatial_retrieval.searcher import Searcher
 
 __all__ = ["TRUSTED", "Agreement", "Verified", "agreement", "verified"]
 

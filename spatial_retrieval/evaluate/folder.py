@@ -5,7 +5,7 @@ Two ways to ask, chosen by what is in the folder:
 * ``query*`` files, where there are any, are the queries and everything else is the database;
 * otherwise every photograph is asked once against all others (leave-one-out).
 
-AP is that of :mod:`~spatial_retrieval.evaluate.revisited`; nothing is junk. A query whose label no
+AP is that of :mod:`~spatial_retrieval.metrics.revisited`; nothing is junk. A query whose label no
 other photograph has is NaN and leaves the means. Labels of many photographs dominate the plain
 mean over queries; the macro mean averages within each label first.
 """
@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from spatial_retrieval.data.training_sets import folder_labels
-from spatial_retrieval.evaluate.revisited import average_precision, positive_ranks, precision_at
+from spatial_retrieval.datasets.landmarks import folder_labels
 from spatial_retrieval.index import DescriptorIndex
+from spatial_retrieval.metrics.revisited import average_precision, positive_ranks, precision_at
 from spatial_retrieval.ranking import Ranking
 
 __all__ = ["FolderScores", "FolderSplit", "folder_scores", "split_folder"]

@@ -10,9 +10,9 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from spatial_retrieval.evaluate.bootstrap import bootstrap_interval, paired_bootstrap
-from spatial_retrieval.evaluate.gap import gap_recovered
-from spatial_retrieval.evaluate.revisited import average_precision, positive_ranks
+from spatial_retrieval.metrics.bootstrap import bootstrap_interval, paired_bootstrap
+from spatial_retrieval.metrics.gap import gap_recovered
+from spatial_retrieval.metrics.revisited import average_precision, positive_ranks
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import RerankContext, by_name
 

@@ -7,20 +7,20 @@ from time import perf_counter
 
 import numpy as np
 
-from spatial_retrieval.data.revisited import RevisitedImages
-from spatial_retrieval.data.twins import TwinFacades
+from spatial_retrieval.datasets.revisited import RevisitedImages
 from spatial_retrieval.evaluate.folder import (
     FolderScores,
     FolderSplit,
     folder_scores,
     without_self,
 )
-from spatial_retrieval.evaluate.revisited import PROTOCOLS, RevisitedScores, revisited_scores
-from spatial_retrieval.evaluate.twin_baselines import baseline_scores
-from spatial_retrieval.evaluate.twins import TwinScores, evaluate_twins, score_ranking
-from spatial_retrieval.extract import describe
+from spatial_retrieval.facades.baselines import baseline_scores
+from spatial_retrieval.facades.data import TwinFacades
+from spatial_retrieval.facades.scores import TwinScores, evaluate_twins, score_ranking
+from spatial_retrieval.features.extraction import describe
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.model import RetrievalModel
+from spatial_retrieval.metrics.revisited import PROTOCOLS, RevisitedScores, revisited_scores
+from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name
 
@@ -91,7 +91,7 @@ def run_revisited(
 
     Args:
         model: what describes the photographs.
-        images: from :func:`~spatial_retrieval.data.revisited.open_revisited`.
+        images: from :func:`~spatial_retrieval.datasets.revisited.open_revisited`.
         size: longest side of a database image; 1024 is the protocol.
         scales: factors whose descriptors are averaged.
         crop: cut queries to their boxes, as the protocol asks, at the database's scale.
@@ -185,7 +185,7 @@ def run_twins(
     positive comes before the twin.
 
     Args:
-        data: from :func:`~spatial_retrieval.data.twins.twin_facades`.
+        data: from :func:`~spatial_retrieval.facades.data.twin_facades`.
         baselines: score a colour histogram, a thumbnail and the oracle that undoes the true
             perspective too: what statistics, layout and full knowledge of geometry reach.
 

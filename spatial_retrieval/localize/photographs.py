@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from spatial_retrieval.backbone import Backbone
 from spatial_retrieval.images import Box, check_box
 from spatial_retrieval.localize.query import Auto, Point, Query, prepare_query
 from spatial_retrieval.localize.regions import Region, box_of, components, enlarge, rescale_box
 from spatial_retrieval.localize.seeded import THRESHOLD, Localization, find
+from spatial_retrieval.models.backbone import Backbone
 
 __all__ = ["fine_layer", "find_in_photographs", "on_photograph", "prepare_photograph"]
 
@@ -21,7 +21,7 @@ def fine_layer(backbone: Backbone) -> str | None:
     """The deepest layer of stride 16, fine enough for masks; None where all layers have one grid.
 
     Example:
-        >>> from spatial_retrieval.backbone import build_backbone
+        >>> from spatial_retrieval.models.backbone import build_backbone
         >>> fine_layer(build_backbone(pretrained=False))
         'stage4'
     """

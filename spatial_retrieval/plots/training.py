@@ -20,7 +20,7 @@ def training_figure(
     """Loss and learning rate beside the validation scores.
 
     Args:
-        history: rows as :class:`~spatial_retrieval.train.TrainResult` holds them.
+        history: rows as :class:`~spatial_retrieval.train.config.TrainResult` holds them.
         steps: length of the axis, so that a live figure doesn't jump; None: as far as it went.
     """
     fig = make_subplots(
@@ -51,7 +51,7 @@ def training_figure(
 
 
 class LiveTraining:
-    """A callback for :func:`~spatial_retrieval.train.train` that redraws one figure in a cell.
+    """A callback for :func:`~spatial_retrieval.train.loop.train` that redraws one figure in a cell.
 
     Args:
         steps: length of the axis.

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from spatial_retrieval.data.twins import TwinFacades
+from spatial_retrieval.facades.data import TwinFacades
 from spatial_retrieval.plots.style import COLORS, base_layout
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Twin Façades, the rendered benchmark of spatial context: renderer, data, scores, baselines."""

@@ -1,0 +1,1 @@
+"""Scores: pure functions of arrays. Ground truth meets a ranking here and in ``evaluate``."""

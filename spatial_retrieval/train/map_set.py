@@ -1,0 +1,177 @@
+"""Feature maps of a frozen backbone on disk: shards in half precision, made once, resumable.
+
+A cache is a folder: ``00000.npy``, ``00001.npy`` … of (n, C, H, W) float16 maps, and
+``manifest.json``, which is written first and says whose maps these are. A shard is there whole or
+not at all, so a killed run goes on where it was; a cache of other items or another backbone is
+refused rather than mixed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from spatial_retrieval.files import atomic_writer, write_json
+from spatial_retrieval.train.data import check_labels
+
+__all__ = ["CacheError", "MapSet", "cache_maps"]
+
+_VERSION = 1
+
+
+class CacheError(ValueError):
+    """A feature cache that cannot be used; the message says why and what to do."""
+
+
+class MapSet:
+    """A finished cache as a set of (C, H, W) float32 maps, read from disk when asked for.
+
+    Args:
+        folder: written by :func:`cache_maps`.
+        repeats: whether a batch may hold an item twice (labels with fewer items than views).
+
+    Raises:
+        CacheError: if the cache isn't finished, or a file is missing or damaged.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, repeats: bool = False) -> None:
+        self.folder = Path(folder)
+        manifest = _read_manifest(self.folder)
+        self.about: Mapping[str, Any] = manifest["about"]
+        self.names: Sequence[str] = manifest["names"]
+        self.labels, self.twin_of = check_labels(
+            np.asarray(manifest["labels"]), np.asarray(manifest["twin_of"]), len(self.names)
+        )
+        levels = manifest["difficulty"]
+        self.difficulty = None if levels is None else np.asarray(levels)
+        self.repeats = repeats
+        self._size = manifest["shard"]
+        self._shards = [self._open(i) for i in range(-(-len(self.names) // self._size))]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        shard, row = divmod(key[0], self._size)
+        return torch.from_numpy(self._shards[shard][row].astype(np.float32))
+
+    def _open(self, number: int) -> np.ndarray:
+        path = _shard_path(self.folder, number)
+        expected = min(self._size, len(self.names) - number * self._size)
+        try:
+            maps = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise CacheError(f"{path}: missing; the cache is unfinished, make it again") from error
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{path}: damaged ({error}); delete it and make it again") from error
+        if maps.ndim != 4 or len(maps) != expected:
+            raise CacheError(f"{path}: expected {expected} maps, got {maps.shape}; delete it")
+        return maps
+
+
+def cache_maps(
+    folder: str | os.PathLike[str],
+    items: Sequence[Tensor],
+    encode: Callable[[Tensor], Tensor],
+    *,
+    labels: np.ndarray,
+    about: Mapping[str, Any],
+    twin_of: np.ndarray | None = None,
+    difficulty: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    shard: int = 128,
+    batch_size: int = 8,
+    repeats: bool = False,
+    progress: bool = False,
+) -> MapSet:
+    """Make the maps that aren't there yet, and open the cache.
+
+    Args:
+        folder: of the cache; made if needed.
+        items: N images (3, h, w) of one size, asked for one after another, only as needed.
+        encode: (B, 3, h, w) → (B, C, H, W), for example a backbone.
+        labels, twin_of, difficulty, names: as in
+            :class:`~spatial_retrieval.train.data.LabelledSet`.
+        about: what the maps depend on (backbone, layer, size, data, seed), compared with what an
+            existing cache says.
+        shard: maps in a file.
+
+    Raises:
+        CacheError: if the folder holds the maps of something else.
+    """
+    labels, twins = check_labels(labels, twin_of, len(items))
+    if not len(items):
+        raise ValueError("expected at least one item, got none")
+    manifest = {
+        "version": _VERSION,
+        "about": json.loads(json.dumps(about)),
+        "shard": shard,
+        "labels": labels.tolist(),
+        "twin_of": twins.tolist(),
+        "difficulty": None if difficulty is None else [str(level) for level in difficulty],
+        "names": [str(n) for n in names] if names else [f"item {i}" for i in range(len(items))],
+    }
+    folder = Path(folder)
+    if (folder / "manifest.json").exists():
+        _check_same(folder, manifest)
+    else:
+        write_json(folder / "manifest.json", manifest)
+    starts = range(0, len(items), shard)
+    for number, start in enumerate(tqdm(starts, disable=not progress, unit="shard")):
+        path = _shard_path(folder, number)
+        if path.exists():
+            continue
+        maps = _encoded(items, range(start, min(start + shard, len(items))), encode, batch_size)
+        with atomic_writer(path) as file:
+            np.save(file, maps, allow_pickle=False)
+    return MapSet(folder, repeats=repeats)
+
+
+def _encoded(
+    items: Sequence[Tensor], which: range, encode: Callable[[Tensor], Tensor], batch_size: int
+) -> np.ndarray:
+    rows = []
+    with torch.inference_mode():
+        for start in range(which.start, which.stop, batch_size):
+            images = [items[i] for i in range(start, min(start + batch_size, which.stop))]
+            rows.append(encode(torch.stack(images)).to("cpu", torch.float16))
+    maps = torch.cat(rows)
+    if not torch.isfinite(maps).all():
+        raise CacheError(
+            "expected finite maps that half precision holds (|x| < 65504), got others in items "
+            f"{which.start} … {which.stop - 1}"
+        )
+    return maps.contiguous().numpy()
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"{path}: no readable feature cache ({error})") from error
+    if found != _VERSION:
+        raise CacheError(f"{path}: expected version {_VERSION}, got {found}; make the cache again")
+    return manifest
+
+
+def _check_same(folder: Path, manifest: Mapping[str, Any]) -> None:
+    found = _read_manifest(folder)
+    differing = [key for key, value in manifest.items() if found.get(key) != value]
+    if differing:
+        shown = "; ".join(
+            f"{key}: expected {manifest[key]}, got {found.get(key)}" if key == "about" else key
+            for key in differing
+        )
+        raise CacheError(f"{folder}: holds maps of something else ({shown}); choose another folder")
