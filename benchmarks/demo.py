@@ -54,14 +54,14 @@ def service_times(rounds):
     searches = timed(lambda i: service.search(service.queries.open_example(i % count).key), rounds)
     results = service.search(service.queries.open_example(0).key)
     width, height = service.queries[results.query].image.size
-    service.locate(results)  # the answers' maps are kept from here on
+    service.locate(results)  # the hits' maps are kept from here on
 
     def click(i):
         service.locate(results, points=[(width * (0.3 + 0.02 * i), height * 0.5, True)])
 
     return [
-        ("service: example → 12 answers", searches, None),
-        ("service: click → masks on 12 answers", timed(click, rounds), 400),
+        ("service: example → 12 hits", searches, None),
+        ("service: click → masks on 12 hits", timed(click, rounds), 400),
     ]
 
 
@@ -82,14 +82,14 @@ def browser_times(url, rounds):
         marked = timed(lambda i: mark(page, i), rounds)
         browser.close()
     return [
-        ("browser: query chosen → answers shown", shown, 1500),
+        ("browser: query chosen → hits shown", shown, 1500),
         ("browser: click → masks shown", marked, None),
     ]
 
 
 def choose(page, number):
     page.click(f"#examples .sr-card >> nth={number}")
-    wait_for_new(page, "#answers")
+    wait_for_new(page, "#hits")
 
 
 def mark(page, number):
@@ -100,7 +100,7 @@ def mark(page, number):
 
 
 def wait_for_new(page, selector):
-    """Until the answers, or the times above equal ones, are new and all pictures are there."""
+    """Until the hits, or the times above equal ones, are new and all pictures are there."""
     page.wait_for_function(
         """s => {
           const grid = document.querySelector(s + ' .sr-grid');
@@ -121,14 +121,14 @@ def crowd(url, pid):
 
     client = Client(url, verbose=False)
     outcomes = flood(client, 40, 40)
-    answered = sum(outcome == "answer" for outcome in outcomes)
+    answered = sum(outcome == "served" for outcome in outcomes)
     busy = sum("queue" in outcome.lower() for outcome in outcomes)
     print(f"\n40 clients at once: {answered} answered, {busy} told that the queue is full, "
           f"{40 - answered - busy} failed")  # fmt: skip
     flood(client, 50, 5)
     before = memory(pid)
     outcomes = flood(client, 500, 5)
-    answered = sum(outcome == "answer" for outcome in outcomes)
+    answered = sum(outcome == "served" for outcome in outcomes)
     print(f"500 requests: {answered} answered; memory {before:.0f} → {memory(pid):.0f} MB")
 
 
@@ -138,7 +138,7 @@ def flood(client, requests, at_once):
             client.submit(query=str(i % 6), k=12, api_name="/search").result(timeout=600)
         except Exception as error:
             return str(error) or type(error).__name__
-        return "answer"
+        return "served"
 
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(ask, range(requests)))

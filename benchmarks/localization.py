@@ -1,4 +1,4 @@
-"""How long does one localisation take? Seeds to masks over cached gallery maps.
+"""How long does one localization take? Seeds to masks over cached gallery maps.
 
     python benchmarks/localization.py            12 maps of 20×30 cells, 112 channels, 1 thread
     python benchmarks/localization.py --quick    the same, fewer rounds

@@ -1,4 +1,4 @@
-"""Where is the object? The seeded localisation and its peers on drawn houses and on photographs.
+"""Where is the object? The seeded localization and its peers on drawn houses and on photographs.
 
 Twin Façades: each easy photograph is a query, with the box of its mask; the gallery are the other
 photographs of the same house, scored by their own difficulty. "absent" is the share of photographs

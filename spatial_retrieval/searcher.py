@@ -16,12 +16,12 @@ from spatial_retrieval.models import RetrievalModel, load_model
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name
 
-__all__ = ["Answers", "Searcher", "open_index"]
+__all__ = ["Hits", "Searcher", "open_index"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """The ranked answers to one query.
+class Hits:
+    """The ranked hits to one query.
 
     Attributes:
         names: K names, best first.
@@ -72,15 +72,15 @@ class Searcher:
         k: int = 10,
         rerank: str = "none",
         shortlist: int = 100,
-    ) -> Answers:
+    ) -> Hits:
         """Rank the database by similarity to a photograph, or to a box of it.
 
         Args:
             image: path, bytes, file or PIL image.
             box: (x0, y0, x1, y1) upright pixels; None means the whole photograph.
-            k: number of answers, cut to the size of the database.
+            k: number of hits, cut to the size of the database.
             rerank: name of a re-ranker, see :func:`spatial_retrieval.rerank.by_name`.
-            shortlist: how many answers a re-ranker may look at.
+            shortlist: how many hits a re-ranker may look at.
 
         Raises:
             ImageError: if the photograph cannot be read.
@@ -104,7 +104,7 @@ class Searcher:
             ranking = self._rerank(rerank, ranking, query, image, box)
             _lap(times, "rerank", start)
         ids = ranking.ids[0, :k]
-        return Answers(
+        return Hits(
             names=tuple(self.index.names[i] for i in ids),
             scores=tuple(float(s) for s in ranking.scores[0, :k]),
             ids=tuple(int(i) for i in ids),

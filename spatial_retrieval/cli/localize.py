@@ -52,7 +52,7 @@ def _localize(args: argparse.Namespace) -> None:
     query = _query(args, model, layer)
     bar = THRESHOLD if args.threshold is None else args.threshold
     names = _file_names(args.images)
-    answers = []
+    hits = []
     for path, name in zip(args.images, names, strict=True):
         photograph = load_image(path)
         found = find_in_photographs(
@@ -60,13 +60,13 @@ def _localize(args: argparse.Namespace) -> None:
             threshold=bar, limit=args.limit,
         )[0]  # fmt: skip
         mask = _write(found, photograph, args.output, name) if args.output else None
-        answers.append(_answer(path, found, mask))
+        hits.append(_hit(path, found, mask))
     if args.json:
-        print(json.dumps(answers, indent=2, ensure_ascii=False))
+        print(json.dumps(hits, indent=2, ensure_ascii=False))
         return
-    for answer in answers:
-        where = " ".join(str(tuple(region["box"])) for region in answer["regions"])
-        print(f"{answer['score']:.3f}  {answer['image']}  {where or 'not found'}")
+    for hit in hits:
+        where = " ".join(str(tuple(region["box"])) for region in hit["regions"])
+        print(f"{hit['score']:.3f}  {hit['image']}  {where or 'not found'}")
 
 
 def _model(args: argparse.Namespace) -> tuple["RetrievalModel", str | None]:
@@ -106,7 +106,7 @@ def _map(model: "RetrievalModel", layer: str | None, photograph: "Image.Image", 
     return feature_maps(model, [photograph], size=size, layer=layer)[0]
 
 
-def _answer(path: Path, found: "Localization", mask: Path | None) -> dict[str, Any]:
+def _hit(path: Path, found: "Localization", mask: Path | None) -> dict[str, Any]:
     regions = [{"box": list(region.box), "score": round(region.score, 4)} for region in found]
     return {
         "image": str(path),

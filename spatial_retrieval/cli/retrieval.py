@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     search.add_argument("index", type=Path, metavar="INDEX")
     search.add_argument("image", type=Path, metavar="IMAGE")
     search.add_argument("--box", type=box, metavar="X0,Y0,X1,Y1", help="part of the query, pixels")
-    search.add_argument("-k", type=positive, default=10, help="answers (10)")
+    search.add_argument("-k", type=positive, default=10, help="hits (10)")
     search.add_argument("--rerank", default="none", metavar="NAME", help="none, aqe, verify, …")
     search.add_argument("--model", metavar="M", help="must be the index's own (its default)")
     search.add_argument("--json", action="store_true", help="print JSON")

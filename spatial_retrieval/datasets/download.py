@@ -50,7 +50,7 @@ def download(
 
     Raises:
         ValueError: if the name is unknown, or a file is not the one it was.
-        OSError: if no address of a file answers, or the disk is full; run again to go on.
+        OSError: if no address of a file hits, or the disk is full; run again to go on.
     """
     if name not in DATASETS:
         raise ValueError(f"expected a data set of {', '.join(DATASETS)}, got {name!r}")
@@ -130,15 +130,15 @@ class _Resuming:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": stamp}
-        with requests.get(url, headers=headers, stream=True, timeout=(20, 60)) as answer:
-            if have and answer.status_code == 416:  # nothing is left to send: start again
+        with requests.get(url, headers=headers, stream=True, timeout=(20, 60)) as hit:
+            if have and hit.status_code == 416:  # nothing is left to send: start again
                 note.unlink(missing_ok=True)
                 return self(url, output_file, pooch)
-            answer.raise_for_status()
-            have = have if answer.status_code == 206 else 0
-            write_json(note, {"url": url, "stamp": _stamp(answer.headers)})
-            size = have + int(answer.headers.get("Content-Length", 0))
-            self._receive(answer, have, size)
+            hit.raise_for_status()
+            have = have if hit.status_code == 206 else 0
+            write_json(note, {"url": url, "stamp": _stamp(hit.headers)})
+            size = have + int(hit.headers.get("Content-Length", 0))
+            self._receive(hit, have, size)
         if size > have and self.part.stat().st_size != size:
             raise OSError(f"the connection ended after {self.part.stat().st_size} of {size} bytes")
         shutil.move(self.part, output_file)
@@ -152,14 +152,14 @@ class _Resuming:
         usable = value["url"] == url and value["stamp"]
         return (self.part.stat().st_size, value["stamp"]) if usable else (0, "")
 
-    def _receive(self, answer: Any, have: int, size: int) -> None:
+    def _receive(self, hit: Any, have: int, size: int) -> None:
         from tqdm.auto import tqdm
 
         with (
             self.part.open("ab" if have else "wb") as file,
             tqdm(total=size or None, initial=have, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for chunk in answer.iter_content(2**16):
+            for chunk in hit.iter_content(2**16):
                 file.write(chunk)
                 bar.update(len(chunk))
 

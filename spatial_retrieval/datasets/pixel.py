@@ -1,4 +1,4 @@
-"""PROxford and PRParis: where in each answer of ROxford and RParis the query object is.
+"""PROxford and PRParis: where in each hit of ROxford and RParis the query object is.
 
 An, Shin, Choi, Kim, Yoon, *Towards Content-based Pixel Retrieval in Revisited Oxford and Paris*,
 ICCV 2023. The published files are::
@@ -6,7 +6,7 @@ ICCV 2023. The published files are::
     oxford_pair2labelpath.npy   a dictionary "q_i" → path of a labelme file, or the same as .json
     <that path>                 labelme JSON: ``shapes`` with ``points`` (x, y) in pixels
 
-and a method's answer is one ``.npy`` dictionary ``qimlist_{q}_imlist_{i}`` → (n, 2) boundary points
+and a method's hit is one ``.npy`` dictionary ``qimlist_{q}_imlist_{i}`` → (n, 2) boundary points
 (x, y), empty where it found nothing. q counts queries and i database images of the revisited ground
 truth. A point (x, y) is ``mask[y, x]``.
 """
@@ -76,7 +76,7 @@ def load_labelme(path: str | os.PathLike[str]) -> Polygons:
 
 
 def load_found_regions(path: str | os.PathLike[str]) -> dict[Pair, np.ndarray]:
-    """Read a method's answer, (query, image) → (n, 2) boundary points; empty ones are left out.
+    """Read a method's hit, (query, image) → (n, 2) boundary points; empty ones are left out.
 
     Raises:
         ValueError: if the file asks for code, or a key or a boundary is of another form.

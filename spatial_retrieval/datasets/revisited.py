@@ -52,14 +52,14 @@ class DatasetMissingError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RevisitedGroundTruth:
-    """Which database images answer which query. M database images, Q queries.
+    """Which database images hit which query. M database images, Q queries.
 
     Attributes:
         names: M names of the database images, without suffix.
         query_names: Q names of the query images.
         boxes: (Q, 4) float64, the query object in its image, pixels (x0, y0, x1, y1).
-        easy: per query the ids of clearly visible answers, ascending int64 in [0, M).
-        hard: per query the ids of answers under difficult conditions.
+        easy: per query the ids of clearly visible hits, ascending int64 in [0, M).
+        hard: per query the ids of hits under difficult conditions.
         junk: per query the ids of images that are neither right nor wrong.
 
     Raises:

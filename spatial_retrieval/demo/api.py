@@ -32,7 +32,7 @@ class Endpoints:
     """What each endpoint does. A query is an example's number or a photograph in base64.
 
     Args:
-        service: answers.
+        service: hits.
     """
 
     def __init__(self, service: Service) -> None:
@@ -46,7 +46,7 @@ class Endpoints:
             "photographs": 0 if gallery is None else len(gallery.names),
             "models": list(self._service.shelf.names),
             "rerankers": list(RERANKERS),
-            "answers": limits.MAX_ANSWERS,
+            "hits": limits.MAX_ANSWERS,
         }
 
     def search(
@@ -65,13 +65,13 @@ class Endpoints:
         model: str | None = None, k: int = 12, threshold: float = THRESHOLD,
         photographs: str | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Where in the answers is what points (x, y, wanted) or a box mark on the query."""
+        """Where in the hits is what points (x, y, wanted) or a box mark on the query."""
         asked = self._open(query, photographs)
         results = self._service.search(asked.key, box=box, model=model, k=k, gallery=photographs)
         places = self._service.locate(results, points=points, box=box, threshold=threshold)
         return {
             "size": list(asked.image.size),
-            "answers": [found.to_json() for found in places.found],
+            "hits": [found.to_json() for found in places.found],
             "milliseconds": {**results.milliseconds, **places.milliseconds},
         }
 
@@ -82,29 +82,29 @@ class Endpoints:
     def inside(
         self, query: str, rank: int = 1, point: list[float] | None = None, model: str | None = None
     ) -> dict[str, Any]:
-        """What each cell of the query and of an answer adds to their similarity."""
+        """What each cell of the query and of a hit adds to their similarity."""
         results = self._service.search(self._open(query, None).key, model=model)
         found = self._service.inside(results, point=point, rank=rank)
         return {
             "similarity": round(found.similarity, 6),
             "query": found.shares[0].tolist(),
-            "answer": found.shares[1].tolist(),
+            "hit": found.shares[1].tolist(),
             "stages": list(found.stages),
         }
 
     def needed(self, query: str, model: str | None = None, verify: bool = False) -> dict[str, Any]:
-        """Whether the first 20 answers agree, and, if asked, what verification changes."""
+        """Whether the first 20 hits agree, and, if asked, what verification changes."""
         results = self._service.search(self._open(query, None).key, model=model)
         found = self._service.agreement(results)
-        answer = {
+        hit = {
             "uncertainty": round(found.uncertainty, 4),
             "needed": found.needed,
             "communities": [[found.names[i] for i in group] for group in found.communities],
         }
         if verify is True:
             checked = self._service.verified(results)
-            answer["verified"] = [[a.name, checked.inliers[a.name]] for a in checked.after]
-        return answer
+            hit["verified"] = [[a.name, checked.inliers[a.name]] for a in checked.after]
+        return hit
 
     def add_photographs(self, photographs: list[str], names: list[str]) -> dict[str, Any]:
         """Make photographs in base64 searchable; the key that comes back goes into ``search``."""

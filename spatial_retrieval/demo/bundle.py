@@ -1,4 +1,4 @@
-"""Everything about one question in one file: answers as JSON and CSV, places, overlays."""
+"""Everything about one question in one file: hits as JSON and CSV, places, overlays."""
 
 import io
 import json
@@ -15,19 +15,19 @@ __all__ = ["bundle"]
 
 
 def bundle(results: Results, places: Places, pictures: Sequence[bytes]) -> bytes:
-    """A zip archive of answers.json, answers.csv, places.json and one overlay for each answer.
+    """A zip archive of hits.json, hits.csv, places.json and one overlay for each hit.
 
     Args:
-        results: the answers.
+        results: the hits.
         places: what was found in them.
-        pictures: JPEG of each answer, of the size that ``places`` are measured in.
+        pictures: JPEG of each hit, of the size that ``places`` are measured in.
     """
     from spatial_retrieval.plots.localization import overlay
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("answers.json", _text(results.to_json()))
-        archive.writestr("answers.csv", results.to_csv())
+        archive.writestr("hits.json", _text(results.to_json()))
+        archive.writestr("hits.csv", results.to_csv())
         archive.writestr("places.json", _text([found.to_json() for found in places.found]))
         for found, picture in zip(places.found, pictures, strict=True):
             drawn = overlay(Image.open(io.BytesIO(picture)), found.result)

@@ -34,7 +34,7 @@ class Example:
     Attributes:
         path: the file.
         label: what is said about it.
-        name: its name when it is itself in the gallery; it is left out of its own answers.
+        name: its name when it is itself in the gallery; it is left out of its own hits.
         same, twins: where that is known, names of photographs of the same thing, and of its twin.
     """
 
@@ -81,7 +81,7 @@ def embedded() -> Gallery:
     made = embedded_gallery()
     names = tuple(list_images(made.folder))
     examples = [
-        Example(e.query, _house(e.query), same=frozenset(e.answers), twins=frozenset(e.twins))
+        Example(e.query, _house(e.query), same=frozenset(e.hits), twins=frozenset(e.twins))
         for e in made.examples
     ]
     return Gallery(
@@ -92,7 +92,7 @@ def embedded() -> Gallery:
         labels={name: _house(made.folder / name) for name in names},
         examples=tuple(examples),
         note=f"Twin Façades, {len(names)} images of drawn houses. Each house has a twin: the same "
-        "parts in another arrangement. Marked are answers that show the ✓ same house and its "
+        "parts in another arrangement. Marked are hits that show the ✓ same house and its "
         "≠ twin; no ranking sees these labels.",
     )
 

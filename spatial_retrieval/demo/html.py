@@ -54,7 +54,7 @@ class Card:
     size: tuple[int, int] | None = None
 
 
-def cards(items: Sequence[Card], *, chosen: int | None = None, kind: str = "answers") -> str:
+def cards(items: Sequence[Card], *, chosen: int | None = None, kind: str = "hits") -> str:
     """A grid of pictures; each is a button with its position in ``data-index``."""
     inside = "".join(_card(card, i, i == chosen) for i, card in enumerate(items))
     return f'<div class="sr-grid sr-{kind}">{inside}</div>'

@@ -42,13 +42,13 @@ class Inside:
     """What happens inside a model.
 
     Attributes:
-        image, other: the query and an answer, at the size the model sees.
+        image, other: the query and a hit, at the size the model sees.
         cell: row and column of the point on the query's map.
         stages: name → the query's map (1, C, H, W) after each stage.
         inputs: context layer's name → the map that it receives.
         layers: context layer's name → the layer.
         parts: what the similarity is made of.
-        shares: (H, W) contributions of the query's cells to it, and (H', W') of the answer's.
+        shares: (H, W) contributions of the query's cells to it, and (H', W') of the hit's.
     """
 
     image: Image.Image
@@ -96,7 +96,7 @@ def look_inside(
     Args:
         model: the model.
         query: the query.
-        other: file of an answer.
+        other: file of a hit.
         point: (x, y) in the query's pixels.
     """
     images = [

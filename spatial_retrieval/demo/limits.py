@@ -21,7 +21,7 @@ __all__ = [
     "whole",
 ]
 
-MAX_ANSWERS = 48  # answers to one query
+MAX_ANSWERS = 48  # hits to one query
 MAX_POINTS = 24  # seeds on one query
 MAX_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
 MAX_UPLOAD_BYTES = 15_000_000  # of one file

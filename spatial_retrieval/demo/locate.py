@@ -1,4 +1,4 @@
-"""Where in each answer is the thing that was meant: feature maps kept, marks carried over."""
+"""Where in each hit is the thing that was meant: feature maps kept, marks carried over."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.models import Shelf
-from spatial_retrieval.demo.results import Answer, Results
+from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.features.extraction import feature_maps
 from spatial_retrieval.images import Box, ImageSource
@@ -38,10 +38,10 @@ _AHEAD = 2  # photographs between two looks at whether somebody waits
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What was found in one answer.
+    """What was found in one hit.
 
     Attributes:
-        rank, name, label: of the answer.
+        rank, name, label: of the hit.
         size: width and height that boxes, outlines and masks are measured in.
         result: regions with masks and boxes in these pixels, and the heat map.
         outlines: per region its outlines, each (n, 2) points x, y.
@@ -85,14 +85,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
-    """What was found in all answers, and the time of each stage in milliseconds."""
+    """What was found in all hits, and the time of each stage in milliseconds."""
 
     found: tuple[Found, ...]
     milliseconds: dict[str, float]
 
 
 class Locator:
-    """Looks for the marked part of a query in answers.
+    """Looks for the marked part of a query in hits.
 
     Args:
         shelf: the models.
@@ -113,7 +113,7 @@ class Locator:
             yield
 
     def prefetch(self, results: Results, gallery: Gallery, layer: str = "fine") -> Future:
-        """Make the answers' maps in the background, until somebody asks for something else."""
+        """Make the hits' maps in the background, until somebody asks for something else."""
         self._asked += 1
         return self._worker.submit(self._make_ahead, self._asked, results, gallery, layer)
 
@@ -146,42 +146,42 @@ class Locator:
         layer: str,
         threshold: Any = THRESHOLD,
     ) -> Places:
-        """Find a prepared query in the answers, whose pictures give the size of the masks."""
+        """Find a prepared query in the hits, whose pictures give the size of the masks."""
         lowest = limits.number(threshold, "the threshold", 0, 1)
         start = perf_counter()
         with self.first():
-            maps = self._maps_of(results, results.answers, gallery, layer)
+            maps = self._maps_of(results, results.hits, gallery, layer)
         described = perf_counter()
         photographs = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
         found = find_in_photographs(prepared, maps, photographs, threshold=lowest)
         done = tuple(
-            Found(answer.rank, answer.name, answer.label, photograph.size, result,
+            Found(hit.rank, hit.name, hit.label, photograph.size, result,
                   tuple(tuple(region.polygons()) for region in result.regions))
-            for answer, photograph, result in zip(results.answers, photographs, found, strict=True)
+            for hit, photograph, result in zip(results.hits, photographs, found, strict=True)
         )  # fmt: skip
         end = perf_counter()
         return Places(
-            done, {"maps": 1000 * (described - start), "localise": 1000 * (end - described)}
+            done, {"maps": 1000 * (described - start), "localize": 1000 * (end - described)}
         )
 
     def _make_ahead(self, asked: int, results: Results, gallery: Gallery, layer: str) -> None:
-        for start in range(0, len(results.answers), _AHEAD):
+        for start in range(0, len(results.hits), _AHEAD):
             with self._making:
                 if asked != self._asked:
                     return
-                few = results.answers[start : start + _AHEAD]
+                few = results.hits[start : start + _AHEAD]
                 self._maps_of(results, few, gallery, layer)
 
     def _maps_of(
-        self, results: Results, answers: Sequence[Answer], gallery: Gallery, layer: str
+        self, results: Results, hits: Sequence[Hit], gallery: Gallery, layer: str
     ) -> list[Tensor]:
-        """Answers' feature maps; those not kept any more are made again."""
+        """Hits' feature maps; those not kept any more are made again."""
         model = results.model
-        keys = [f"{model}/{layer}/{gallery.key}/{answer.name}" for answer in answers]
+        keys = [f"{model}/{layer}/{gallery.key}/{hit.name}" for hit in hits]
         known = {key: self._maps.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         if missing:
-            files = [gallery.folder / answers[i].name for i in missing]
+            files = [gallery.folder / hits[i].name for i in missing]
             made = self._describe(model, layer, files)
             for i, values in zip(missing, made, strict=True):
                 known[keys[i]] = values

@@ -1,4 +1,4 @@
-"""Was re-ranking needed? How much the first answers agree, and what verification changes."""
+"""Was re-ranking needed? How much the first hits agree, and what verification changes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from spatial_retrieval.demo.results import Answer, Results
+from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import RerankContext, count_inliers, sift, verify
 from spatial_retrieval.rerank.uncertainty import entropy
@@ -16,16 +16,16 @@ from spatial_retrieval.searcher import Searcher
 
 __all__ = ["TRUSTED", "Agreement", "Verified", "agreement", "verified"]
 
-TRUSTED = 1.0  # nats; above it the first answer is not to be trusted
+TRUSTED = 1.0  # nats; above it the first hit is not to be trusted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agreement:
-    """Communities among the first answers.
+    """Communities among the first hits.
 
     Attributes:
         uncertainty: entropy of the communities' sizes, in nats.
-        communities: groups of index positions, in the order of their best answer.
+        communities: groups of index positions, in the order of their best hit.
         neighbours: position → its neighbour list in the gallery.
         ranks: position → rank.
         names: of the whole gallery.
@@ -41,24 +41,24 @@ class Agreement:
 
     @property
     def needed(self) -> bool:
-        """Whether the first answer is not to be trusted."""
+        """Whether the first hit is not to be trusted."""
         return self.uncertainty > TRUSTED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verified:
-    """The first answers after spatial verification.
+    """The first hits after spatial verification.
 
     Attributes:
-        before, after: the answers, ranked.
+        before, after: the hits, ranked.
         inliers: name → point pairs that agree on one geometry.
-        matches: of the query with the best answer after verification.
-        best: file of that answer.
+        matches: of the query with the best hit after verification.
+        best: file of that hit.
         milliseconds: stage → time.
     """
 
-    before: tuple[Answer, ...]
-    after: tuple[Answer, ...]
+    before: tuple[Hit, ...]
+    after: tuple[Hit, ...]
     inliers: dict[str, int]
     matches: Matches
     best: Path
@@ -66,30 +66,30 @@ class Verified:
 
     @property
     def changed(self) -> bool:
-        """Whether verification put another answer first."""
+        """Whether verification put another hit first."""
         return self.before[0].name != self.after[0].name
 
 
 def agreement(results: Results, searcher: Searcher) -> Agreement:
-    """How much the answers of a first search agree with each other."""
+    """How much the hits of a first search agree with each other."""
     start = perf_counter()
-    ids = [answer.id for answer in results.answers]
+    ids = [hit.id for hit in results.hits]
     context = RerankContext(queries=np.zeros((1, 1)), database=searcher.index)
-    groups = context.communities(_ranking(results.answers), top=len(ids))[0]
+    groups = context.communities(_ranking(results.hits), top=len(ids))[0]
     neighbours = dict(zip(ids, context.lists().of(np.array(ids)), strict=True))
     spent = 1000 * (perf_counter() - start)
     return Agreement(
         uncertainty=entropy([len(group) for group in groups]),
         communities=groups,
         neighbours=neighbours,
-        ranks={answer.id: answer.rank for answer in results.answers},
+        ranks={hit.id: hit.rank for hit in results.hits},
         names=searcher.index.names,
         milliseconds={**_first(results), "agreement": spent},
     )
 
 
 def verified(results: Results, searcher: Searcher, folder: Path, query: Image.Image) -> Verified:
-    """Verify the answers of a first search by SIFT point pairs."""
+    """Verify the hits of a first search by SIFT point pairs."""
     start = perf_counter()
     context = RerankContext(
         queries=np.zeros((1, 1)),
@@ -98,28 +98,28 @@ def verified(results: Results, searcher: Searcher, folder: Path, query: Image.Im
         query_boxes=[results.box],
         database_images=[folder / name for name in searcher.index.names],
     )
-    verifier, first = context.verifier("sift", sift()), _ranking(results.answers)
+    verifier, first = context.verifier("sift", sift()), _ranking(results.hits)
     counts = count_inliers(first, verifier.query)
     after = verify(first, counts)
     spent = 1000 * (perf_counter() - start)
-    by_id = {answer.id: answer for answer in results.answers}
+    by_id = {hit.id: hit for hit in results.hits}
     order = zip(after.ids[0].tolist(), after.scores[0].tolist(), strict=True)
     ranked = tuple(
-        Answer(rank, by_id[i].name, by_id[i].label, score, i, by_id[i].truth)
+        Hit(rank, by_id[i].name, by_id[i].label, score, i, by_id[i].truth)
         for rank, (i, score) in enumerate(order, start=1)
     )
     return Verified(
-        before=results.answers,
+        before=results.hits,
         after=ranked,
-        inliers={a.name: int(n) for a, n in zip(results.answers, counts[0], strict=True)},
+        inliers={a.name: int(n) for a, n in zip(results.hits, counts[0], strict=True)},
         matches=verifier.query(0, ranked[0].id),
         best=folder / ranked[0].name,
         milliseconds={**_first(results), "verification": spent},
     )
 
 
-def _ranking(answers: tuple[Answer, ...]) -> Ranking:
-    return Ranking([[answer.id for answer in answers]], [[answer.score for answer in answers]])
+def _ranking(hits: tuple[Hit, ...]) -> Ranking:
+    return Ranking([[hit.id for hit in hits]], [[hit.score for hit in hits]])
 
 
 def _first(results: Results) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The page: one query beside several views of its answers. It draws; the service computes."""
+"""The page: one query beside several views of its hits. It draws; the service computes."""
 
 import os
 from html import escape
@@ -13,7 +13,7 @@ from spatial_retrieval.demo.components import MAX_FILE, asset
 from spatial_retrieval.demo.panel import QueryPanel
 from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.tabs.inside import InsideTab
-from spatial_retrieval.demo.tabs.localise import LocaliseTab
+from spatial_retrieval.demo.tabs.localize import LocalizeTab
 from spatial_retrieval.demo.tabs.needed import NeededTab
 from spatial_retrieval.demo.tabs.own import OwnTab
 from spatial_retrieval.demo.tabs.search import SearchTab
@@ -23,7 +23,7 @@ __all__ = ["build_page", "launch_options"]
 _HOW = (
     "Image retrieval with spatial context in the descriptor. Choose a query and the gallery is "
     "ranked by similarity; drag a box on it to search for that part alone; click a part to see it "
-    "outlined in every answer."
+    "outlined in every hit."
 )
 
 
@@ -38,8 +38,8 @@ def build_page(service: Service) -> gr.Blocks:
                 panel.shared.tabs = tabs
                 with gr.Tab("Search", id="search") as first:
                     search = SearchTab(panel.shared)
-                with gr.Tab("Localise", id="localise") as second:
-                    localise = LocaliseTab(panel.shared)
+                with gr.Tab("Localise", id="localize") as second:
+                    localize = LocalizeTab(panel.shared)
                 with gr.Tab("Look inside", id="inside") as third:
                     inside = InsideTab(panel.shared)
                 with gr.Tab("Was re-ranking needed?", id="needed") as fourth:
@@ -48,9 +48,9 @@ def build_page(service: Service) -> gr.Blocks:
                     own = OwnTab(panel.shared)
         for tab in (first, second, third, fourth, last):
             panel.opens(tab)
-        for part in (search, localise, inside, needed, own):
+        for part in (search, localize, inside, needed, own):
             part.wire()
-        panel.wire(search, localise, inside)
+        panel.wire(search, localize, inside)
         add_endpoints(service)
     page.queue(max_size=20, default_concurrency_limit=1)
     return page

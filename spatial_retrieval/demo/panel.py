@@ -16,7 +16,7 @@ from spatial_retrieval.demo.components import (
 )
 from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.tabs.inside import InsideTab
-from spatial_retrieval.demo.tabs.localise import LocaliseTab
+from spatial_retrieval.demo.tabs.localize import LocalizeTab
 from spatial_retrieval.demo.tabs.search import SearchTab
 from spatial_retrieval.demo.tabs.shared import (
     HEAVY,
@@ -47,7 +47,7 @@ class QueryPanel:
     """Builds the panel inside the current blocks, and what all tabs share.
 
     Args:
-        service: answers.
+        service: hits.
     """
 
     def __init__(self, service: Service) -> None:
@@ -75,7 +75,7 @@ class QueryPanel:
             view=gr.State("search"),
         )
 
-    def wire(self, search: SearchTab, localise: LocaliseTab, inside: InsideTab) -> None:
+    def wire(self, search: SearchTab, localize: LocalizeTab, inside: InsideTab) -> None:
         """Connect the panel's events; a new query or box is searched for at once.
 
         Marks are kept at once and outside the queue, so that no rapid click is lost; what they lead
@@ -106,7 +106,7 @@ class QueryPanel:
             api_visibility="private",
             **quick,
         )
-        localise.run(seeded.success, open_tab=True)
+        localize.run(seeded.success, open_tab=True)
         inside.run(seeded.success)
         shared.where.input(
             self._move, [shared.where, shared.own], [shared.place, shared.examples],

@@ -107,10 +107,8 @@ class Queries:
             example.path, label=example.label, gallery=home.key, name=example.name, example=example
         )
 
-    def open_answer(self, results: Results, rank: Any) -> Query:
-        """Keep an answer as the next query."""
-        answer = results.answer(rank)
+    def open_hit(self, results: Results, rank: Any) -> Query:
+        """Keep a hit as the next query."""
+        hit = results.hit(rank)
         home = self._gallery_of(results.gallery)
-        return self.open(
-            home.folder / answer.name, label=answer.label, gallery=home.key, name=answer.name
-        )
+        return self.open(home.folder / hit.name, label=hit.label, gallery=home.key, name=hit.name)

@@ -9,12 +9,12 @@ from typing import Any
 from spatial_retrieval.demo import limits
 from spatial_retrieval.images import Box
 
-__all__ = ["Answer", "Results", "moves"]
+__all__ = ["Hit", "Results", "moves"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer.
+class Hit:
+    """One hit.
 
     Attributes:
         rank: from 1.
@@ -34,13 +34,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """The ranked answers to one query, and what was asked.
+    """The ranked hits to one query, and what was asked.
 
     Attributes:
         query: key of the query.
         gallery: key of the gallery.
         model, rerank, box: how it was asked; the box in pixels of the kept query.
-        answers: best first.
+        hits: best first.
         milliseconds: stage → time.
     """
 
@@ -49,16 +49,16 @@ class Results:
     model: str
     rerank: str
     box: Box | None
-    answers: tuple[Answer, ...]
+    hits: tuple[Hit, ...]
     milliseconds: dict[str, float]
 
-    def answer(self, rank: Any) -> Answer:
-        """One answer by its rank, counted from 1.
+    def hit(self, rank: Any) -> Hit:
+        """One hit by its rank, counted from 1.
 
         Raises:
             ValueError: if there is no such rank.
         """
-        return self.answers[limits.whole(rank, "the rank", 1, len(self.answers)) - 1]
+        return self.hits[limits.whole(rank, "the rank", 1, len(self.hits)) - 1]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the keys, JSON-able."""
@@ -66,26 +66,26 @@ class Results:
             "model": self.model,
             "rerank": self.rerank,
             "box": None if self.box is None else [round(v) for v in self.box],
-            "answers": [
+            "hits": [
                 {"rank": a.rank, "name": a.name, "label": a.label, "score": round(a.score, 6)}
-                for a in self.answers
+                for a in self.hits
             ],
             "milliseconds": {stage: round(ms, 2) for stage, ms in self.milliseconds.items()},
         }
 
     def to_csv(self) -> str:
-        """One line an answer, with a header; a leading = + - @ is made harmless for tables."""
+        """One line a hit, with a header; a leading = + - @ is made harmless for tables."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["rank", "name", "label", "score"])
-        for a in self.answers:
+        for a in self.hits:
             table.writerow([a.rank, _harmless(a.name), _harmless(a.label), f"{a.score:.6f}"])
         return text.getvalue()
 
 
-def moves(first: Sequence[Answer], second: Sequence[Answer]) -> list[int | None]:
-    """For each of the second list's answers: places won since the first list; None: it is new."""
-    before = {answer.name: answer.rank for answer in first}
+def moves(first: Sequence[Hit], second: Sequence[Hit]) -> list[int | None]:
+    """For each of the second list's hits: places won since the first list; None: it is new."""
+    before = {hit.name: hit.rank for hit in first}
     return [before[a.name] - a.rank if a.name in before else None for a in second]
 
 

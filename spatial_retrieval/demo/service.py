@@ -13,7 +13,7 @@ from spatial_retrieval.demo.locate import Locator, Places, strongest
 from spatial_retrieval.demo.models import Shelf
 from spatial_retrieval.demo.needed import Agreement, Verified, agreement, verified
 from spatial_retrieval.demo.queries import Queries
-from spatial_retrieval.demo.results import Answer, Results
+from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.sessions import Sessions, Upload
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.images import load_image, resize
@@ -26,7 +26,7 @@ _PICTURES = 1500  # kept at once, some 20 kB each
 
 
 class Service:
-    """Search and localisation over one main gallery and visitors' own.
+    """Search and localization over one main gallery and visitors' own.
 
     Args:
         gallery: what the demo opens with; None: visitors bring their own photographs.
@@ -44,7 +44,7 @@ class Service:
         self._pictures: Store[bytes] = Store(_PICTURES)
 
     def warm(self) -> None:
-        """Load the default model and the main gallery's index: the first answer is quick then."""
+        """Load the default model and the main gallery's index: the first hit is quick then."""
         if self.gallery is None:
             self.shelf.model(self.default)
         else:
@@ -100,14 +100,14 @@ class Service:
     ) -> Results:
         """Rank a gallery by similarity to a kept query, or to a box of it.
 
-        A query that is itself in the gallery is left out of its answers.
+        A query that is itself in the gallery is left out of its hits.
 
         Raises:
             ValueError: if a value is out of bounds; the message says which.
         """
         asked, home, name = self.queries[query], self.gallery_of(gallery), self._model(model)
         chosen = limits.choice(rerank, "the re-ranker", RERANKERS)
-        count = limits.whole(k, "the number of answers", 1, limits.MAX_ANSWERS)
+        count = limits.whole(k, "the number of hits", 1, limits.MAX_ANSWERS)
         cut = limits.box(box, asked.image.size)
         own = asked.name if asked.gallery == home.key else None
         searcher = self.shelf.searcher(home, name)
@@ -117,26 +117,26 @@ class Service:
             )
         hits = zip(found.names, found.scores, found.ids, strict=True)
         kept = [hit for hit in hits if hit[0] != own][:count]
-        answers = tuple(
-            Answer(rank, hit, home.label(hit), score, number, asked.truth(hit))
+        hits = tuple(
+            Hit(rank, hit, home.label(hit), score, number, asked.truth(hit))
             for rank, (hit, score, number) in enumerate(kept, start=1)
         )
         times = {**found.milliseconds, "decode": found.milliseconds["decode"] + asked.decode}
-        return Results(asked.key, home.key, name, chosen, cut, answers, times)
+        return Results(asked.key, home.key, name, chosen, cut, hits, times)
 
     def agreement(self, results: Results) -> Agreement:
-        """Do the first answers agree with each other? See :mod:`~spatial_retrieval.demo.needed`."""
+        """Do the first hits agree with each other? See :mod:`~spatial_retrieval.demo.needed`."""
         first = self._again(results, "none")
         return agreement(first, self.shelf.searcher(self.gallery_of(results.gallery), first.model))
 
     def verified(self, results: Results) -> Verified:
-        """What spatial verification makes of the first answers."""
+        """What spatial verification makes of the first hits."""
         first = self._again(results, "none")
         home = self.gallery_of(results.gallery)
         searcher = self.shelf.searcher(home, first.model)
         return verified(first, searcher, home.folder, self.queries[results.query].image)
 
-    # -- localisation and what is inside
+    # -- localization and what is inside
 
     def locate(
         self,
@@ -148,7 +148,7 @@ class Service:
         threshold: Any = THRESHOLD,
         side: int = 320,
     ) -> Places:
-        """Where in each answer is what is marked on the query; without marks: its main object.
+        """Where in each hit is what is marked on the query; without marks: its main object.
 
         Args:
             results: of a search.
@@ -160,17 +160,17 @@ class Service:
         """
         query, home = self.queries[results.query], self.gallery_of(results.gallery)
         prepared = self.locator.prepare(query.key, query.image, results.model, layer, points, box)
-        pictures = [self.picture(home.key, answer.name, side) for answer in results.answers]
+        pictures = [self.picture(home.key, hit.name, side) for hit in results.hits]
         return self.locator.locate(
             prepared, results, home, pictures, layer=layer, threshold=threshold
         )
 
     def look_ahead(self, results: Results) -> None:
-        """Make the answers' maps in the background: the first click is answered sooner then."""
+        """Make the hits' maps in the background: the first click is answered sooner then."""
         self.locator.prefetch(results, self.gallery_of(results.gallery))
 
     def bundle(self, results: Results, *, side: int = 640, **asked: Any) -> bytes:
-        """Answers, places and overlays as one zip archive; ``asked`` as in :meth:`locate`."""
+        """Hits, places and overlays as one zip archive; ``asked`` as in :meth:`locate`."""
         places = self.locate(results, side=side, **asked)
         pictures = [self.picture(results.gallery, found.name, side) for found in places.found]
         return bundle(results, places, pictures)
@@ -184,9 +184,9 @@ class Service:
         return strongest(prepared, asked.image.size)
 
     def inside(self, results: Results, *, point: Any = None, rank: Any = 1) -> Inside:
-        """What the model does with a query around a point, and where it resembles an answer."""
-        asked, answer = self.queries[results.query], results.answer(rank)
-        other = self.gallery_of(results.gallery).folder / answer.name
+        """What the model does with a query around a point, and where it resembles a hit."""
+        asked, hit = self.queries[results.query], results.hit(rank)
+        other = self.gallery_of(results.gallery).folder / hit.name
         size = asked.image.size
         place = limits.points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
         return look_inside(self.shelf.model(results.model), asked.image, other, place)
@@ -212,16 +212,16 @@ class Service:
     def side_by_side(
         self, results: Results, rank: Any, side: int = 640
     ) -> tuple[Image.Image, Image.Image]:
-        """The query and an answer on canvases of one size, each as large as it fits."""
-        answer = results.answer(rank)
-        shown = load_image(self.picture(results.gallery, answer.name, side))
+        """The query and a hit on canvases of one size, each as large as it fits."""
+        hit = results.hit(rank)
+        shown = load_image(self.picture(results.gallery, hit.name, side))
         return frame(self.queries[results.query].image, shown, side)
 
     def _model(self, name: Any) -> str:
         return self.default if name is None else limits.choice(name, "the model", self.shelf.names)
 
     def _again(self, results: Results, rerank: str) -> Results:
-        """The first 20 answers to the same question, re-ranked as said."""
+        """The first 20 hits to the same question, re-ranked as said."""
         return self.search(
             results.query, box=results.box, model=results.model, rerank=rerank, k=20,
             gallery=results.gallery,

@@ -37,7 +37,7 @@ class FolderSplit:
         label_names: the sub-folders.
         queries: (Q,) int64.
         database: (M,) int64.
-        leave_one_out: whether queries are in the database and are left out of their own answers.
+        leave_one_out: whether queries are in the database and are left out of their own hits.
     """
 
     labels: np.ndarray
@@ -96,7 +96,7 @@ def folder_scores(
     *,
     rerank: Rerank | None = None,
 ) -> FolderScores:
-    """Ask every query and score the answers.
+    """Ask every query and score the hits.
 
     Args:
         descriptors: (N, D) unit rows, of all names that were split.
@@ -110,14 +110,14 @@ def folder_scores(
     """
     if len(descriptors) != len(split.labels):
         raise ValueError(f"expected {len(split.labels)} descriptors, got {len(descriptors)}")
-    answers = split.labels[split.database]
+    hits = split.labels[split.database]
     query_labels = split.labels[split.queries]
     aps = np.full(len(split.queries), np.nan)
     precisions = np.full((len(split.queries), len(ks)), np.nan)
     for rows, ranking in _rankings(descriptors, split):
         ranking = rerank(ranking, rows) if rerank is not None else ranking
         for q, ids in zip(rows, ranking.ids, strict=True):
-            positives = np.flatnonzero(answers == query_labels[q])
+            positives = np.flatnonzero(hits == query_labels[q])
             if split.leave_one_out:
                 positives = positives[positives != q]
             if len(positives):

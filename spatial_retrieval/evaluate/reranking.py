@@ -78,7 +78,7 @@ class QueryVerdict:
 
     @property
     def needed(self) -> bool:
-        """Whether the answers became better."""
+        """Whether the hits became better."""
         return self.after > self.before
 
 
@@ -94,7 +94,7 @@ def rerank_timed(
 
     Args:
         name: of a re-ranker, see `spatial_retrieval.rerank.by_name`.
-        ranking: the first search's answer.
+        ranking: the first search's hit.
         context: what the re-ranker may see. It keeps matches, so give each run its own.
         score: ranking → (Q,) average precision; ground truth stays in here.
         label: name of the row, by default the re-ranker's.
@@ -127,13 +127,13 @@ def labelled_ap(
     *,
     own: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Average precision of each query, where photographs of one label answer each other.
+    """Average precision of each query, where photographs of one label hit each other.
 
     Args:
         ranking: Q lists.
         query_labels: (Q,).
         database_labels: (M,).
-        own: (Q,) database positions of the queries themselves, which are no answers; None if the
+        own: (Q,) database positions of the queries themselves, which are no hits; None if the
             queries are not in the database.
 
     Returns:

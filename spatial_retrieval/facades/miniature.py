@@ -3,7 +3,7 @@
 The numbers say nothing about Oxford. The set exists so that the whole path, from official files to
 a result card, can be run and its rules shown on a machine without the real photographs.
 
-For each house of Twin Façades: its easy views are easy answers, its other views hard ones, and a
+For each house of Twin Façades: its easy views are easy hits, its other views hard ones, and a
 corner that shows less than a quarter of it is junk, as in Oxford and Paris. A query is one more
 easy view beside a photograph of another house; its box is around the house that is asked for.
 """
@@ -54,12 +54,12 @@ def miniature_roxford(
     asked = [view[houses.difficulty[view] == "E"][0] for view in shown]
     names, gnd = [], []
     for k in range(landmarks):
-        answers = [i for i in shown[k] if i != asked[k]]
-        lists = {"easy": [], "hard": [], "junk": [len(names) + len(answers)]}
-        for i in answers:
+        hits = [i for i in shown[k] if i != asked[k]]
+        lists = {"easy": [], "hard": [], "junk": [len(names) + len(hits)]}
+        for i in hits:
             lists["easy" if houses.difficulty[i] == "E" else "hard"].append(len(names))
             names.append(_save(folder, houses.image(i), f"house_{k:03d}_{len(names):06d}"))
-        corner = _corner(houses, answers[0])
+        corner = _corner(houses, hits[0])
         names.append(_save(folder, corner, f"house_{k:03d}_{len(names):06d}"))
         other = asked[(k + 2) % landmarks]  # of another pair of twins
         _save(folder, _beside(houses.image(other), houses.image(asked[k])), f"query_{k:03d}")

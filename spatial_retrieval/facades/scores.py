@@ -166,7 +166,7 @@ def score_ranking(ranking: Ranking, data: TwinFacades) -> TwinScores:
     if ranking.ids.shape != (n, n - 1):
         raise ValueError(f"expected a ranking of shape {(n, n - 1)}, got {ranking.ids.shape}")
     if (ranking.ids == np.arange(n)[:, None]).any():
-        raise ValueError("expected each photograph to be left out of its own answers")
+        raise ValueError("expected each photograph to be left out of its own hits")
     similarity = np.zeros((n, n))
     np.put_along_axis(similarity, ranking.ids, -np.arange(n - 1.0)[None], axis=1)
     return score_twins(similarity, data)

@@ -25,13 +25,13 @@ class Example:
     Attributes:
         query: a photograph that is not in the gallery.
         kind: how the house's twin is re-arranged.
-        answers: names of the gallery's photographs of this house.
+        hits: names of the gallery's photographs of this house.
         twins: names of those of its twin, which a good ranking puts lower.
     """
 
     query: Path
     kind: str
-    answers: tuple[str, ...]
+    hits: tuple[str, ...]
     twins: tuple[str, ...]
 
 
@@ -82,7 +82,7 @@ def _example(
     return Example(
         query=home / "queries" / names[landmark * views + views - 1],
         kind=str(data.kind[landmark]),
-        answers=gallery(landmark),
+        hits=gallery(landmark),
         twins=gallery(int(data.twin_of[landmark])),
     )
 

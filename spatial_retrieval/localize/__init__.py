@@ -1,4 +1,4 @@
-"""Where in each answer the object is: LOST in one image, and seeds carried over from a query."""
+"""Where in each hit the object is: LOST in one image, and seeds carried over from a query."""
 
 from spatial_retrieval.localize.lost import LostResult, lost, lost_objects
 from spatial_retrieval.localize.photographs import (

@@ -1,6 +1,6 @@
 """Peers to compare with: what is found without a query, without geometry, or without learning.
 
-All answer with a :class:`Localization`: in cells of the gallery map, or, where photographs are
+All hit with a :class:`Localization`: in cells of the gallery map, or, where photographs are
 needed, in pixels. None of them ever says that the object is absent, except SIFT.
 """
 
@@ -40,7 +40,7 @@ def center_box(grid: tuple[int, int], *, share: float = 0.5) -> Localization:
         raise ValueError(f"expected a share in (0, 1], got {share}")
     rows, columns = (abs(torch.arange(n) + 0.5 - n / 2) / (n / 2) for n in grid)
     distance = torch.maximum(rows[:, None], columns[None, :])
-    return _answer(share**0.5 + 1e-6 - distance, score=1.0)
+    return _hit(share**0.5 + 1e-6 - distance, score=1.0)
 
 
 def lost_region(gallery_map: Tensor, *, k_patches: int = 100) -> Localization:
@@ -51,7 +51,7 @@ def lost_region(gallery_map: Tensor, *, k_patches: int = 100) -> Localization:
         return Localization((), heat, 0.0)
     heat.view(-1)[found.seed] = 1.0
     share = 1 - float(found.degree.flatten()[found.seed]) / found.degree.numel()
-    return _answer(heat, score=share)
+    return _hit(heat, score=share)
 
 
 def flat_threshold(query: Query, gallery_map: Tensor, *, level: float = 0.2) -> Localization:
@@ -59,7 +59,7 @@ def flat_threshold(query: Query, gallery_map: Tensor, *, level: float = 0.2) -> 
     prototype = query.cells[query.positive.flatten()].mean(dim=0)
     prototype = torch.nn.functional.normalize(prototype, dim=0)
     likeness = query.whitener(gallery_map.float()) @ prototype
-    return _answer(likeness.view(gallery_map.shape[1:]) - level, score=float(likeness.max()))
+    return _hit(likeness.view(gallery_map.shape[1:]) - level, score=float(likeness.max()))
 
 
 def responses(gallery_map: Tensor, *, p: float = 3.0, level: float = 0.5) -> Localization:
@@ -70,7 +70,7 @@ def responses(gallery_map: Tensor, *, p: float = 3.0, level: float = 0.5) -> Loc
     """
     strength = gallery_map.float().clamp(min=0).pow(p).norm(dim=0).pow(1 / p)
     largest = strength.max().clamp(min=1e-12)
-    return _answer(strength / largest - level, score=float(largest))
+    return _hit(strength / largest - level, score=float(largest))
 
 
 def sift_box(
@@ -105,10 +105,10 @@ def sift_box(
     heat = cv2.warpPerspective(square, homography, photograph.size) - 0.5
     centre = target[inliers[:, 0] > 0].mean(axis=0).round().astype(int)
     heat[tuple(np.clip(centre[::-1], 0, np.array(heat.shape) - 1))] = 1.0
-    return _answer(torch.from_numpy(heat), score=float(inliers.sum()))
+    return _hit(torch.from_numpy(heat), score=float(inliers.sum()))
 
 
-def _answer(heat: Tensor, *, score: float) -> Localization:
+def _hit(heat: Tensor, *, score: float) -> Localization:
     """One region of all positive cells."""
     mask = heat > 0
     box = box_of(mask)

@@ -50,7 +50,7 @@ def lost(features: Tensor, *, k_patches: int = 100, center: bool = True) -> Lost
         center: subtract the map's mean cell first; needed on maps without negative values.
 
     Returns:
-        The object; a map whose cells are all the same answers no region.
+        The object; a map whose cells are all the same hits no region.
 
     Raises:
         ValueError: if the map is not (C, H, W), has fewer than two cells or values that are not

@@ -7,7 +7,7 @@ g, and :math:`w_g` how often g was drawn, one resample has the mean
 .. math:: \mu_w = \sum_g w_g s_g \,/\, \sum_g w_g n_g .
 
 The interval is the percentile interval of the resampled means (Efron & Tibshirani, *An
-Introduction to the Bootstrap*, 1993, chapters 13 and 16). NaN marks a query without an answer and
+Introduction to the Bootstrap*, 1993, chapters 13 and 16). NaN marks a query without a hit and
 is left out.
 """
 

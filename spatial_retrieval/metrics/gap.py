@@ -65,7 +65,7 @@ def gap_recovered(
 def _gains(
     new: object, base: object, verified: object, groups: object
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(2, N) what the new method and verification gained, and groups, of queries with an answer."""
+    """(2, N) what the new method and verification gained, and groups, of queries with a hit."""
     new, base, verified = (np.asarray(x, dtype=np.float64) for x in (new, base, verified))
     if not new.shape == base.shape == verified.shape or new.ndim != 1:
         raise ValueError(

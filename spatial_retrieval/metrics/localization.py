@@ -9,7 +9,7 @@ CorLoc is the share of images whose IoU reaches a threshold (Deselaers et al. 20
 the object (Zhang et al., *Top-down neural attention by excitation backprop*, 2016).
 
 Boxes are (x0, y0, x1, y1), end-exclusive; points are (x, y); masks are (h, w) with pixel (x, y) at
-``mask[y, x]``. NaN marks an image without an answer; it counts as a miss, never as absent.
+``mask[y, x]``. NaN marks an image without a hit; it counts as a miss, never as absent.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def corloc(ious: np.ndarray | Sequence[float], threshold: float = 0.5) -> float:
 
 
 def mean_iou(ious: np.ndarray | Sequence[float]) -> float:
-    """Mean of ``ious`` (N,), in which NaN, an image without an answer, counts as 0.
+    """Mean of ``ious`` (N,), in which NaN, an image without a hit, counts as 0.
 
     Raises:
         ValueError: if there is nothing to score.

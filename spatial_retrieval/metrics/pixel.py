@@ -1,8 +1,8 @@
 r"""Pixel retrieval: is the right image found, and the object in it?
 
-At a threshold t an answer (query, image) counts as localised when its IoU is *above* t. With
-:math:`\mathrm{AP}_t` the average precision of `revisited`, where only localised positives are
-positive and the others stay in the ranking as wrong answers,
+At a threshold t a hit (query, image) counts as localized when its IoU is *above* t. With
+:math:`\mathrm{AP}_t` the average precision of `revisited`, where only localized positives are
+positive and the others stay in the ranking as wrong hits,
 
 .. math:: \mathrm{mAP@50{:}5{:}95} = \tfrac1{10}
           \sum_{t \in \{.50, .55, …, .95\}} \operatorname{mean}_q \mathrm{AP}_t(q).
@@ -10,15 +10,15 @@ positive and the others stay in the ranking as wrong answers,
 Two rules differ in what AP divides by and in who is in the mean:
 
 official (what the published numbers were made with)
-    AP divides by the number of *localised* positives, so localising nothing but the first answer
-    scores as well as localising all. Queries without a localised positive leave the mean. The two
+    AP divides by the number of *localized* positives, so localizing nothing but the first hit
+    scores as well as localizing all. Queries without a localized positive leave the mean. The two
     queries that have no pixel labels (56 and 63 of ROxford, 57 and 59 of RParis) score 0 and stay.
     The published code does this for boxes only.
 recall (what the text says)
-    AP divides by *all* positives; a query without a localised positive scores 0; the two queries
+    AP divides by *all* positives; a query without a localized positive scores 0; the two queries
     without labels are left out.
 
-The mean IoU of answers has such a pair of rules as well: the official code counts an empty answer
+The mean IoU of hits has such a pair of rules as well: the official code counts an empty hit
 as 0 for a hard image and skips it for an easy one; here it is 0 for both.
 
 Source: An et al., ICCV 2023, and the evaluation code published with it.
@@ -65,8 +65,8 @@ class PixelScores:
     Attributes:
         official_map: mAP@50:5:95 by the official rule.
         recall_map: mAP@50:5:95 that divides by all positives.
-        official_miou: mean IoU of answers by the official rule.
-        miou: mean IoU of answers, an empty answer counting as 0.
+        official_miou: mean IoU of hits by the official rule.
+        miou: mean IoU of hits, an empty hit counting as 0.
     """
 
     official_map: dict[str, float]
@@ -90,7 +90,7 @@ def pixel_scores(
         ids: (Q, K) database ids, best first.
         found: (query, image) → (n, 2) boundary points (x, y).
         labels: (query, image) → polygons of the object.
-        ground_truth: which image answers which query.
+        ground_truth: which image hits which query.
         protocol: "M" or "H" as published; "E" works too.
         unlabelled: queries without pixel labels, ``UNLABELLED[name]`` for the real data.
 
@@ -137,7 +137,7 @@ def pixel_map(
     rule: Rule = "recall",
     unlabelled: Sequence[int] = (),
 ) -> float:
-    """mAP@50:5:95 from one IoU for each answer (query, image); a pair that is missing has 0.
+    """mAP@50:5:95 from one IoU for each hit (query, image); a pair that is missing has 0.
 
     Raises:
         ValueError: if the shape of ``ids``, the protocol or the rule is wrong.

@@ -35,7 +35,7 @@ from spatial_retrieval.ranking import Ranking
 __all__ = [
     "PROTOCOLS",
     "RevisitedScores",
-    "answer_kinds",
+    "hit_kinds",
     "average_precision",
     "positive_ranks",
     "precision_at",
@@ -81,10 +81,10 @@ def revisited_scores(
 
     Args:
         ids: (Q, K) database ids, best first, or a Ranking. Ids from M on are distractors.
-        ground_truth: what answers what.
+        ground_truth: what hits what.
         protocol: "E", "M" or "H".
         ks: where precision is measured.
-        ignored: "removed" is the protocol. "wrong" leaves ignored images in as wrong answers, a
+        ignored: "removed" is the protocol. "wrong" leaves ignored images in as wrong hits, a
             mistake that published code has made, here to measure what it changes.
 
     Raises:
@@ -129,10 +129,10 @@ def protocol_split(
     return _joined(ground_truth, positive), _joined(ground_truth, ignored)
 
 
-def answer_kinds(
+def hit_kinds(
     row: np.ndarray | Sequence[int], ground_truth: RevisitedGroundTruth, query: int
 ) -> list[str]:
-    """What each answer (K,) to one query is: "easy", "hard", "junk" or "wrong"."""
+    """What each hit (K,) to one query is: "easy", "hard", "junk" or "wrong"."""
     kind_of = {
         int(i): kind
         for kind in ("easy", "hard", "junk")

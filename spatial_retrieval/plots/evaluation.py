@@ -25,7 +25,7 @@ def ranked_kinds(lists: Mapping[str, Sequence[str]], *, title: str | None = None
     """Ranked lists as rows of coloured cells.
 
     Args:
-        lists: caption → the kind of each answer, best first: "easy", "hard", "junk" or "wrong".
+        lists: caption → the kind of each hit, best first: "easy", "hard", "junk" or "wrong".
 
     Raises:
         ValueError: if a kind is none of the four.

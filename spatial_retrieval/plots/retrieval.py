@@ -1,4 +1,4 @@
-"""Answers beside their query, where the time went, and who resembles whom."""
+"""Hits beside their query, where the time went, and who resembles whom."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from plotly.subplots import make_subplots
 from spatial_retrieval.images import ImageSource, load_image, resize
 from spatial_retrieval.plots.style import COLORS, base_layout, hide_axes, image_trace
 
-__all__ = ["answer_strip", "similarity_heatmap", "stage_times"]
+__all__ = ["hit_strip", "similarity_heatmap", "stage_times"]
 
 
-def answer_strip(
+def hit_strip(
     query: ImageSource,
-    answers: Sequence[ImageSource],
+    hits: Sequence[ImageSource],
     scores: Sequence[float] | None = None,
     *,
     captions: Sequence[str] | None = None,
@@ -22,30 +22,28 @@ def answer_strip(
     title: str | None = None,
     side: int = 200,
 ) -> go.Figure:
-    """The query and its ranked answers in a row, each with its rank and score.
+    """The query and its ranked hits in a row, each with its rank and score.
 
     Args:
-        query, answers: photographs, best answer first.
-        scores: one per answer; None: only the ranks are written.
-        captions: what is written above each answer instead.
-        correct: whether each answer shows what the query shows; drawn as ✓ and ✗.
+        query, hits: photographs, best hit first.
+        scores: one per hit; None: only the ranks are written.
+        captions: what is written above each hit instead.
+        correct: whether each hit shows what the query shows; drawn as ✓ and ✗.
         side: longest side of each picture in pixels.
 
     Raises:
-        ValueError: if there are not as many scores, captions or marks as answers.
+        ValueError: if there are not as many scores, captions or marks as hits.
     """
     for given in (scores, captions, correct):
-        if given is not None and len(given) != len(answers):
-            raise ValueError(
-                f"expected a score, caption and mark for each of {len(answers)} answers"
-            )
+        if given is not None and len(given) != len(hits):
+            raise ValueError(f"expected a score, caption and mark for each of {len(hits)} hits")
     if captions is None:
-        marks = [""] * len(answers) if correct is None else [" ✓" if c else " ✗" for c in correct]
-        texts = [""] * len(answers) if scores is None else [f" · {score:.2f}" for score in scores]
+        marks = [""] * len(hits) if correct is None else [" ✓" if c else " ✗" for c in correct]
+        texts = [""] * len(hits) if scores is None else [f" · {score:.2f}" for score in scores]
         captions = [f"{i}{t}{m}" for i, (t, m) in enumerate(zip(texts, marks, strict=True), 1)]
     captions = ["query", *captions]
     fig = make_subplots(1, len(captions), subplot_titles=captions, horizontal_spacing=0.01)
-    for column, source in enumerate([query, *answers], start=1):
+    for column, source in enumerate([query, *hits], start=1):
         pixels = np.asarray(resize(load_image(source, draft=side), side))
         fig.add_trace(image_trace(pixels, hoverinfo="skip"), row=1, col=column)
         fig.update_xaxes(visible=False, constrain="domain", row=1, col=column)

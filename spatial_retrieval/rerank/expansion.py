@@ -48,7 +48,7 @@ def expand_queries(
     Args:
         queries: (Q, D) unit rows.
         database: (M, D) descriptors, or a store.
-        ranking: the first search's answer.
+        ranking: the first search's hit.
         n: hits that take part.
         alpha: exponent of the similarity.
 
@@ -124,13 +124,13 @@ def dba_aqe(
     Args:
         queries: (Q, D) unit rows.
         database: (M, D) descriptors, or a store.
-        ranking: the first search's answer.
+        ranking: the first search's hit.
         neighbours: neighbour lists of the database.
         n: hits that take part.
         alpha: exponent of the similarity, of both means.
         top: hits that are augmented and re-ordered.
         own: (Q,) database positions of the queries themselves, if the database holds them: a
-            query must not be averaged into its own answers.
+            query must not be averaged into its own hits.
     """
     queries = check_queries(queries, ranking)
     scores = np.empty((len(ranking), head_length(ranking, top)))

@@ -41,7 +41,7 @@ def root(tmp_path_factory):
         both.save(jpg / f"query_{place}.jpg", quality=92)
         queries.append(f"query_{place}")
         ids = [i for i, name in enumerate(names) if name.startswith(f"place_{place}_")]
-        easy = ids[:1] if place else []  # as in ROxford, not every query has an easy answer
+        easy = ids[:1] if place else []  # as in ROxford, not every query has an easy hit
         lists = {"easy": easy, "hard": ids[1:2], "junk": ids[2:]}
         gnd.append({"bbx": [160.4, 0, 319.6, 120], **lists})
     value = {"imlist": names, "qimlist": queries, "gnd": gnd}
@@ -49,7 +49,7 @@ def root(tmp_path_factory):
     return root
 
 
-def test_the_crop_is_what_finds_the_answers(root, gem_model):
+def test_the_crop_is_what_finds_the_hits(root, gem_model):
     images = open_revisited("roxford5k", root)
     cropped = run_revisited(gem_model, images, size=320)
     whole = run_revisited(gem_model, images, size=320, crop=False)

@@ -26,7 +26,7 @@ class _Site:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                site.answer(self)
+                site.hit(self)
 
             def log_message(self, *_):
                 pass
@@ -37,7 +37,7 @@ class _Site:
     def url(self, name):
         return f"http://127.0.0.1:{self.server.server_address[1]}/{name}"
 
-    def answer(self, handler):
+    def hit(self, handler):
         body = self.files.get(handler.path[1:])
         asked = handler.headers.get("Range")
         self.requests.append((handler.path[1:], asked))

@@ -1,4 +1,4 @@
-"""The demo without its page: search, private galleries, localisation, and what visitors may ask."""
+"""The demo without its page: search, private galleries, localization, and what visitors may ask."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from spatial_retrieval.cli import main
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.gallery import frame, from_folder, from_index
 from spatial_retrieval.demo.inside import contributions, look_inside
-from spatial_retrieval.demo.results import Answer, Results, moves
+from spatial_retrieval.demo.results import Hit, Results, moves
 from spatial_retrieval.demo.service import RERANKERS, Service
 from spatial_retrieval.demo.sessions import Sessions, Upload
 from spatial_retrieval.demo.store import Store
@@ -58,11 +58,11 @@ def photograph(seed=0, kind="JPEG", **options):
 # -- search
 
 
-def test_a_query_from_the_gallery_is_left_out_of_its_own_answers(service):
+def test_a_query_from_the_gallery_is_left_out_of_its_own_hits(service):
     query = service.queries.open_example(0)
     results = service.search(query.key, k=48)
-    assert query.name not in [answer.name for answer in results.answers]
-    assert [answer.rank for answer in results.answers] == list(range(1, 8))
+    assert query.name not in [hit.name for hit in results.hits]
+    assert [hit.rank for hit in results.hits] == list(range(1, 8))
     assert list(results.milliseconds) == ["decode", "describe", "search"]
 
 
@@ -74,7 +74,7 @@ def test_an_uploaded_copy_is_found_first_however_it_is_rotated(service):
     upright.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=95, exif=exif)
     query = service.queries.open(Upload("phone.jpg", buffer.getvalue()))
     assert query.image.size == (160, 128)
-    best = service.search(query.key).answers[0]
+    best = service.search(query.key).hits[0]
     assert (best.name, best.label) == ("place1/view 3.jpg", "place1/view 3")
 
 
@@ -82,33 +82,33 @@ def test_a_box_asks_for_that_part(service):
     query = service.queries.open(Upload("a.jpg", photograph(2)))
     whole, part = service.search(query.key), service.search(query.key, box=[0, 0, 80, 64])
     assert part.box == (0, 0, 80, 64)
-    assert part.answers[0].score != whole.answers[0].score
+    assert part.hits[0].score != whole.hits[0].score
 
 
 @pytest.mark.parametrize("name", [n for n in RERANKERS if n != "verify-cells"])
 def test_every_reranker_answers_with_the_same_photographs(service, name):
     query = service.queries.open(Upload("a.jpg", photograph(2)))
     results = service.search(query.key, rerank=name, k=8)
-    assert {answer.id for answer in results.answers} == set(range(8))
+    assert {hit.id for hit in results.hits} == set(range(8))
 
 
 def test_results_can_be_read_by_programs(service):
     query = service.queries.open_example(1)
     results = service.search(query.key, k=3)
     read = json.loads(json.dumps(results.to_json()))
-    assert [a["rank"] for a in read["answers"]] == [1, 2, 3]
+    assert [a["rank"] for a in read["hits"]] == [1, 2, 3]
     assert results.to_csv().splitlines()[0] == "rank,name,label,score"
 
 
 def test_a_table_does_not_run_what_a_file_name_says():
-    answer = Answer(1, "=cmd()", "@x", 0.5, 0)
-    line = Results("q", "g", "m", "none", None, (answer,), {}).to_csv().splitlines()[1]
+    hit = Hit(1, "=cmd()", "@x", 0.5, 0)
+    line = Results("q", "g", "m", "none", None, (hit,), {}).to_csv().splitlines()[1]
     assert line == "1,'=cmd(),'@x,0.500000"
 
 
 def test_moves_between_two_lists():
-    a, b, c, d = (Answer(i, name, name, 0, i) for i, name in enumerate("abcd", start=1))
-    second = [Answer(1, "b", "", 0, 2), Answer(2, "a", "", 0, 1), Answer(3, "x", "", 0, 9), d]
+    a, b, c, d = (Hit(i, name, name, 0, i) for i, name in enumerate("abcd", start=1))
+    second = [Hit(1, "b", "", 0, 2), Hit(2, "a", "", 0, 1), Hit(3, "x", "", 0, 9), d]
     assert moves([a, b, c, d], second) == [1, -1, None, 0]
 
 
@@ -117,7 +117,7 @@ def test_an_index_made_beforehand_is_a_gallery(folder, tmp_path, gem_model):
     gallery = from_index(tmp_path / "index")
     made = Service(gallery, [], "lite0-gem")
     query = made.queries.open_example(0)
-    assert len(made.search(query.key, k=20).answers) == 7
+    assert len(made.search(query.key, k=20).hits) == 7
     with pytest.raises(ValueError, match="no such index"):
         from_index(tmp_path / "nowhere")
 
@@ -138,7 +138,7 @@ def test_a_kept_index_that_cannot_be_trusted_is_made_anew(
     made = Service(gallery, [], "lite0-gem")
     made.warm()
     assert "describing the photographs again" in caplog.text
-    best = made.search(made.queries.open(folder / gallery.names[3]).key).answers[0]
+    best = made.search(made.queries.open(folder / gallery.names[3]).key).hits[0]
     assert best.name == gallery.names[3] and best.score > 0.99
 
 
@@ -219,9 +219,9 @@ def test_own_photographs_are_searched_privately_and_deleted(service):
         "bad.jpg": "bad.jpg: expected a JPEG, PNG or WebP image, got another kind of file"
     }
     query = service.queries.open(Upload("again.png", photograph(22, "PNG")))
-    best = service.search(query.key, gallery=gallery.key).answers[0]
+    best = service.search(query.key, gallery=gallery.key).hits[0]
     assert best.label == "mine 2.jpg"
-    assert len(service.search(query.key).answers) == 8  # the main gallery knows nothing of them
+    assert len(service.search(query.key).hits) == 8  # the main gallery knows nothing of them
     assert service.picture(gallery.key, best.name)[:3] == b"\xff\xd8\xff"
     service.forget(gallery.key)
     assert not gallery.folder.exists()
@@ -270,7 +270,7 @@ def test_queries_are_kept_once_and_bounded(service):
     assert len(service.queries) == limits.MAX_QUERIES
 
 
-# -- localisation and what is inside
+# -- localization and what is inside
 
 
 def test_what_is_boxed_is_found_in_the_same_photograph(service):
@@ -279,7 +279,7 @@ def test_what_is_boxed_is_found_in_the_same_photograph(service):
     places = service.locate(results, box=[0, 0, 160, 128], threshold=0)
     best = places.found[0]
     assert best.label == "place1/view 3" and len(best.result) >= 1
-    assert best.size == (160, 128) and places.milliseconds["localise"] > 0
+    assert best.size == (160, 128) and places.milliseconds["localize"] > 0
     read = json.loads(json.dumps(best.to_json()))
     assert all(0 <= v <= 1 for region in read["regions"] for v in region["box"])
     assert Image.open(io.BytesIO(best.heat_png())).mode == "RGBA"

@@ -94,7 +94,7 @@ def _local(address):
 
 def search_example(page, number=0):
     page.click(f"#examples .sr-card >> nth={number}")
-    page.wait_for_selector("#answers .sr-card")
+    page.wait_for_selector("#hits .sr-card")
 
 
 def loaded(page, selector):
@@ -134,37 +134,37 @@ def drop(page, name, data):
 
 def test_search_by_example_then_compare_and_crop(page):
     search_example(page)
-    loaded(page, "#answers .sr-card img")
-    assert page.locator("#answers .sr-card").count() == 5  # without the query itself
+    loaded(page, "#hits .sr-card img")
+    assert page.locator("#hits .sr-card").count() == 5  # without the query itself
     assert "describe" in page.inner_text("#times")
-    assert page.locator("#answers img:not([alt])").count() == 0
-    page.click("#answers .sr-card >> nth=1")
+    assert page.locator("#hits img:not([alt])").count() == 0
+    page.click("#hits .sr-card >> nth=1")
     loaded(page, "#slider img")
-    before = page.inner_text("#answers")
+    before = page.inner_text("#hits")
     page.mouse.move(*canvas_point(page, 0.1, 0.1))
     page.mouse.down()
     page.mouse.move(*canvas_point(page, 0.4, 0.5), steps=4)
     page.mouse.up()
-    page.wait_for_function("t => document.querySelector('#answers').innerText !== t", arg=before)
-    answers = json.loads(saved(page, "#downloads a >> nth=0"))["answers"]
-    assert [answer["rank"] for answer in answers] == [1, 2, 3, 4, 5]
+    page.wait_for_function("t => document.querySelector('#hits').innerText !== t", arg=before)
+    hits = json.loads(saved(page, "#downloads a >> nth=0"))["hits"]
+    assert [hit["rank"] for hit in hits] == [1, 2, 3, 4, 5]
     assert saved(page, "#downloads a >> nth=1").decode().count("\n") == 6
 
 
-def test_two_models_side_by_side_then_an_answer_is_the_next_query(page):
+def test_two_models_side_by_side_then_a_hit_is_the_next_query(page):
     search_example(page)
     choose_model(page, "#compare", "Smoothing + refinement")
-    page.wait_for_selector("#answers-second .sr-card")
-    moved = page.locator("#answers-second .sr-small").all_inner_texts()
+    page.wait_for_selector("#hits-second .sr-card")
+    moved = page.locator("#hits-second .sr-small").all_inner_texts()
     assert len(moved) == 5 and all(any(w in m for w in ("▲", "▼", "same rank")) for m in moved)
     assert "GeM:" in page.inner_text("#times")
-    page.click("#answers .sr-card >> nth=0")
+    page.click("#hits .sr-card >> nth=0")
     page.wait_for_selector("#slider img")
-    label = page.inner_text("#answers .sr-title >> nth=0")
-    page.click("#use-answer")
+    label = page.inner_text("#hits .sr-title >> nth=0")
+    page.click("#use-hit")
     page.wait_for_selector(f"#query img[alt='Query: {label}']")
     page.wait_for_function(
-        "t => ![...document.querySelectorAll('#answers .sr-title')].some(e => e.innerText === t)",
+        "t => ![...document.querySelectorAll('#hits .sr-title')].some(e => e.innerText === t)",
         arg=label,
     )
 
@@ -174,9 +174,9 @@ def test_a_rotated_jpeg_is_shown_and_found_upright(page):
     exif[0x0112] = 6
     turned = soft(3).transpose(Image.Transpose.ROTATE_90)
     drop(page, "phone.jpg", encoded(turned, quality=95, exif=exif))
-    page.wait_for_selector("#answers .sr-card")
+    page.wait_for_selector("#hits .sr-card")
     assert page.get_attribute("#query .sr-canvas", "data-w") == "320"
-    assert "view 3" in page.inner_text("#answers .sr-card >> nth=0")
+    assert "view 3" in page.inner_text("#hits .sr-card >> nth=0")
 
 
 def test_clicks_are_all_counted_and_change_the_masks(page):
@@ -227,7 +227,7 @@ def test_the_threshold_decides_what_is_found_and_all_can_be_saved(page):
     page.wait_for_selector("#found .sr-card:not(.sr-nothing)")
     with zipfile.ZipFile(io.BytesIO(saved(page, "#pack"))) as archive:
         names = archive.namelist()
-    assert names[:3] == ["answers.json", "answers.csv", "places.json"]
+    assert names[:3] == ["hits.json", "hits.csv", "places.json"]
     assert names[3:] == [f"overlays/{rank:02d}.jpg" for rank in range(1, 6)]
 
 
@@ -247,8 +247,8 @@ def test_own_photographs_are_indexed_found_and_deleted(page):
     assert "bad.jpg" in page.inner_text("#own-report")
     drop(page, "again.png", encoded(soft(41), "PNG"))
     page.get_by_role("tab", name="Search").click()
-    page.wait_for_selector("#answers .sr-card")
-    assert "mine 1" in page.inner_text("#answers .sr-card >> nth=0")
+    page.wait_for_selector("#hits .sr-card")
+    assert "mine 1" in page.inner_text("#hits .sr-card >> nth=0")
     page.get_by_role("tab", name="Your photographs").click()
     page.click("#own-delete")
     page.wait_for_function(
@@ -299,7 +299,7 @@ def test_forged_marks_are_refused_and_the_page_lives_on(page):
         }"""
     )
     page.mouse.click(*canvas_point(page, 0.9, 0.9))
-    page.wait_for_selector("#found .sr-card")  # localised without that mark
+    page.wait_for_selector("#found .sr-card")  # localized without that mark
     page.get_by_role("tab", name="Search").click()
     search_example(page, 1)
 
@@ -374,15 +374,15 @@ def test_every_button_has_an_endpoint(client):
     about = client.predict(api_name="/about")
     assert about["photographs"] == 6 and "lite0-gem" in about["models"]
     found = client.predict(query=text_of(soft(2)), k=3, api_name="/search")
-    assert found["answers"][0]["label"] == "view 2" and found["size"] == [320, 256]
+    assert found["hits"][0]["label"] == "view 2" and found["size"] == [320, 256]
     places = client.predict(query="0", points=[[160, 128, 1]], k=2, api_name="/localize")
-    assert len(places["answers"]) == 2
+    assert len(places["hits"]) == 2
     assert len(client.predict(query="0", api_name="/seed")) == 2
     assert client.predict(query="0", api_name="/inside")["stages"][0] == "backbone"
     assert "uncertainty" in client.predict(query="0", api_name="/needed")
     mine = [text_of(soft(50)), text_of(soft(51))]
     key = client.predict(mine, ["a.jpg", "b.jpg"], api_name="/add_photographs")["photographs"]
-    best = client.predict(query=mine[1], photographs=key, api_name="/search")["answers"][0]
+    best = client.predict(query=mine[1], photographs=key, api_name="/search")["hits"][0]
     assert best["label"] == "b.jpg"
     assert client.predict(key, api_name="/delete_photographs") == "deleted"
 
@@ -406,7 +406,7 @@ def test_values_out_of_range_are_refused(client, asked, message):
         client.predict(**asked, api_name="/search")
 
 
-def test_a_crowd_gets_answers_or_a_clear_no(url):
+def test_a_crowd_gets_hits_or_a_clear_no(url):
     """Forty visitors at once: some wait, some are told to come back, nobody breaks anything."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -416,9 +416,7 @@ def test_a_crowd_gets_answers_or_a_clear_no(url):
 
     def visit(number):
         try:
-            return len(
-                first.submit(query="0", k=3, api_name="/search").result(timeout=120)["answers"]
-            )
+            return len(first.submit(query="0", k=3, api_name="/search").result(timeout=120)["hits"])
         except Exception as error:
             return str(error)
 

@@ -156,7 +156,7 @@ def test_an_order_is_scored_as_the_similarity_it_comes_from(tiny):
     with pytest.raises(ValueError, match=r"shape \(30, 29\), got \(30, 5\)"):
         score_ranking(Ranking(ids[:, :5], np.zeros((30, 5))), tiny)
     ids[3, 0] = 3
-    with pytest.raises(ValueError, match="left out of its own answers"):
+    with pytest.raises(ValueError, match="left out of its own hits"):
         score_ranking(Ranking(ids, np.zeros(ids.shape)), tiny)
 
 

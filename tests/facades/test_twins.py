@@ -290,9 +290,9 @@ def test_the_embedded_gallery(tmp_path, monkeypatch):
     assert len(names) == 4 * 3
     for example in gallery.examples:
         assert example.query.is_file() and not example.query.is_relative_to(gallery.folder)
-        assert len(example.answers) == len(example.twins) == 3
-        assert {*example.answers, *example.twins} <= names
-        assert not set(example.answers) & set(example.twins)
+        assert len(example.hits) == len(example.twins) == 3
+        assert {*example.hits, *example.twins} <= names
+        assert not set(example.hits) & set(example.twins)
     assert [e.kind for e in gallery.examples] == ["shuffle", "rows"]
     assert embedded_gallery() == gallery
 

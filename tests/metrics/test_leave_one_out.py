@@ -47,7 +47,7 @@ def without(vectors, q, **options):
 @pytest.mark.parametrize("name", ["none", "aqe", "dba+aqe", "superglobal"])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_the_query_plays_no_part_in_its_own_answers(name, seed):
+def test_the_query_plays_no_part_in_its_own_hits(name, seed):
     vectors = database(seed)
     found = by_name(name)(*everyone(vectors))
     for q in (0, 17, M - 1):
@@ -55,7 +55,7 @@ def test_the_query_plays_no_part_in_its_own_answers(name, seed):
         np.testing.assert_array_equal(found.ids[q], expected + (expected >= q))
 
 
-def test_database_augmentation_would_find_the_query_in_its_answers():
+def test_database_augmentation_would_find_the_query_in_its_hits():
     """Without ``own`` the neighbours that a hit is averaged with include the query itself."""
     vectors = database(0)
     ranking, context = everyone(vectors)

@@ -92,7 +92,7 @@ def test_pointing_tolerance_is_a_distance():
     assert pointing_game([[3, 4]], [mask], tolerance=4.9) == 0
 
 
-def test_pointing_misses_without_an_answer_or_an_object():
+def test_pointing_misses_without_a_hit_or_an_object():
     mask = np.ones((2, 2))
     assert pointing_game([[np.nan, 0], [0, 0], [0, 0]], [mask, mask * 0, mask]) == 1 / 3
 

@@ -243,7 +243,7 @@ def test_official_map_equals_plain_loops(case, protocol, unlabelled):
 
 
 @given(_cases(), st.sampled_from("MH"))
-def test_everything_localised_is_the_image_map(case, protocol):
+def test_everything_localized_is_the_image_map(case, protocol):
     ids, _, truth = case
     ious = {(q, i): 1.0 for q in range(len(truth)) for i in range(len(truth.names))}
     for rule in ("official", "recall"):
@@ -252,14 +252,14 @@ def test_everything_localised_is_the_image_map(case, protocol):
         assert score == pytest.approx(expected, nan_ok=True)
 
 
-def test_localising_the_first_hit_alone_fools_the_official_rule_only():
+def test_localizing_the_first_hit_alone_fools_the_official_rule_only():
     truth = _truth(4, ([0, 1, 2], [], []))
     ids, first = np.array([[0, 1, 2, 3]]), {(0, 0): 0.99}
     assert pixel_map(ids, first, truth, "M", rule="official") == 1
     assert pixel_map(ids, first, truth, "M", rule="recall") == pytest.approx(1 / 3)
 
 
-def test_nothing_localised_leaves_the_official_mean_and_is_zero_by_recall():
+def test_nothing_localized_leaves_the_official_mean_and_is_zero_by_recall():
     truth = _truth(2, ([0], [], []), ([0], [], []))
     ids, ious = np.array([[0, 1], [0, 1]]), {(0, 0): 0.99}
     assert pixel_map(ids, ious, truth, "M", rule="official") == 1
@@ -273,7 +273,7 @@ def test_queries_without_labels_stay_in_the_official_denominator_only():
     assert pixel_map(ids, ious, truth, "M", rule="recall", unlabelled=(1,)) == 1
 
 
-def test_the_curve_falls_where_localisation_ends():
+def test_the_curve_falls_where_localization_ends():
     truth, ids = _truth(2, ([0], [], [])), np.array([[0, 1]])
     curve = pixel_map_curve(ids, {(0, 0): 0.72}, truth, "M")
     assert curve.tolist() == [1] * 5 + [0] * 5
@@ -286,7 +286,7 @@ def test_thresholds_are_exclusive():
     assert pixel_map(ids, {(0, 0): 0.951}, truth, "M") == 1
 
 
-def test_mean_iou_counts_an_empty_answer_and_the_official_one_skips_easy_ones():
+def test_mean_iou_counts_an_empty_hit_and_the_official_one_skips_easy_ones():
     truth = _truth(4, ([0, 1], [2], []), ([], [3], []))
     ious = {(0, 0): 0.6, (1, 3): 0.2}
     assert mean_pair_iou(ious, truth, "M") == pytest.approx((0.6 / 3 + 0.2) / 2)
@@ -313,7 +313,7 @@ def test_pixel_scores_puts_boxes_and_masks_side_by_side():
     assert scores.recall_map["box"] == 0.5
     assert scores.official_map["mask"] < 0.3 and scores.recall_map["mask"] < 0.15
     assert scores.miou["box"] == 0.5
-    assert scores.official_miou["box"] == 0.5  # image 1 is hard: its empty answer counts
+    assert scores.official_miou["box"] == 0.5  # image 1 is hard: its empty hit counts
     assert scores.miou["mask"] == pytest.approx(0.25, abs=0.03)
 
 

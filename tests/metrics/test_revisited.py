@@ -18,8 +18,8 @@ from spatial_retrieval.datasets.revisited import (
     open_revisited,
 )
 from spatial_retrieval.metrics.revisited import (
-    answer_kinds,
     average_precision,
+    hit_kinds,
     positive_ranks,
     precision_at,
     protocol_split,
@@ -207,7 +207,7 @@ def test_a_query_without_a_positive_is_nan_and_leaves_the_mean():
     assert np.isnan(revisited_scores([[0, 1], [0, 1]], _truth(2, *[([], [], [])] * 2), "M").map)
 
 
-def test_distractors_are_wrong_answers():
+def test_distractors_are_wrong_hits():
     truth = _truth(1, ([0], [], []))
     assert revisited_scores([[900_000, 0]], truth, "E").map == 0.25
 
@@ -218,9 +218,9 @@ def test_precision_stops_at_the_last_positive():
     assert precision_at([0], 2, 10) == 0.1  # the other one is beyond the end of the list
 
 
-def test_answers_are_named_by_their_list():
+def test_hits_are_named_by_their_list():
     truth = _truth(4, ([1], [2], [0]))
-    assert answer_kinds([3, 0, 1, 2, 9], truth, 0) == ["wrong", "junk", "easy", "hard", "wrong"]
+    assert hit_kinds([3, 0, 1, 2, 9], truth, 0) == ["wrong", "junk", "easy", "hard", "wrong"]
 
 
 def test_a_ranking_is_scored_like_its_ids():

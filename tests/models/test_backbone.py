@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from spatial_retrieval.models import backbone as module
 from spatial_retrieval.images import load_image, to_tensor
+from spatial_retrieval.models import backbone as module
 from spatial_retrieval.models.backbone import build_backbone, stack_maps
 
 

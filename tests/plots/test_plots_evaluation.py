@@ -20,7 +20,7 @@ def test_the_area_that_is_drawn_is_the_average_precision(ranks, total):
     assert area == pytest.approx(average_precision(ranks, total))
 
 
-def test_each_answer_is_one_cell_of_its_kind():
+def test_each_hit_is_one_cell_of_its_kind():
     fig = ranked_kinds({"all": ["easy", "junk", "wrong", "hard"], "left": ["easy", "wrong"]})
     cells = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in fig.data}
     assert cells["wrong"] == [(3, "all"), (2, "left")]
@@ -38,7 +38,7 @@ def test_bars_are_percent_with_the_distance_to_both_ends():
     assert score_bars({"a": {"M": 0.5}}).data[0].error_y.array is None
 
 
-def test_differences_are_sorted_and_leave_queries_without_an_answer_out():
+def test_differences_are_sorted_and_leave_queries_without_a_hit_out():
     fig = paired_differences([0.5, np.nan, 0.2], [0.1, 0.3, 0.3], interval=(-0.1, 0.2))
     assert fig.data[0].y == pytest.approx([-10, 40])
     assert fig.data[0].text == ("query 2", "query 0")

@@ -2,26 +2,26 @@ import numpy as np
 import pytest
 from pictures import draw
 
-from spatial_retrieval.plots.retrieval import answer_strip, similarity_heatmap, stage_times
+from spatial_retrieval.plots.retrieval import hit_strip, similarity_heatmap, stage_times
 
 
-def test_a_strip_shows_query_and_answers_with_ranks_and_marks():
-    fig = answer_strip(draw(0), [draw(1), draw(2)], [0.9, 0.5], correct=[True, False], title="t")
+def test_a_strip_shows_query_and_hits_with_ranks_and_marks():
+    fig = hit_strip(draw(0), [draw(1), draw(2)], [0.9, 0.5], correct=[True, False], title="t")
     assert len(fig.data) == 3
     assert [a.text for a in fig.layout.annotations] == ["query", "1 · 0.90 ✓", "2 · 0.50 ✗"]
     assert fig.layout.annotations[1].font.color != fig.layout.annotations[2].font.color
     assert fig.data[0].source.startswith("data:image/jpeg;base64,")
-    with pytest.raises(ValueError, match="each of 2 answers"):
-        answer_strip(draw(0), [draw(1), draw(2)], [0.9])
+    with pytest.raises(ValueError, match="each of 2 hits"):
+        hit_strip(draw(0), [draw(1), draw(2)], [0.9])
 
 
 def test_a_strip_may_have_captions_of_its_own_or_ranks_alone():
-    fig = answer_strip(draw(0), [draw(1), draw(2)], captions=["easy", "junk"])
+    fig = hit_strip(draw(0), [draw(1), draw(2)], captions=["easy", "junk"])
     assert [a.text for a in fig.layout.annotations] == ["query", "easy", "junk"]
-    fig = answer_strip(draw(0), [draw(1), draw(2)])
+    fig = hit_strip(draw(0), [draw(1), draw(2)])
     assert [a.text for a in fig.layout.annotations] == ["query", "1", "2"]
-    with pytest.raises(ValueError, match="each of 2 answers"):
-        answer_strip(draw(0), [draw(1), draw(2)], captions=["easy"])
+    with pytest.raises(ValueError, match="each of 2 hits"):
+        hit_strip(draw(0), [draw(1), draw(2)], captions=["easy"])
 
 
 def test_stage_times_are_bars_in_order():

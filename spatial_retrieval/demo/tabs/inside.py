@@ -18,7 +18,7 @@ from spatial_retrieval.plots.smoothing import heatmaps, kernel_figure
 __all__ = ["InsideTab"]
 
 _HOW = (
-    "Which cells the similarity to an answer comes from, and what the context layers do at the "
+    "Which cells the similarity to a hit comes from, and what the context layers do at the "
     "cell you clicked last on the query (its middle, if you clicked none)."
 )
 _PLAIN = (
@@ -49,7 +49,7 @@ class InsideTab:
         self.shared = shared
         intro(_HOW)
         self.rank = gr.Slider(
-            1, 12, value=1, step=1, label="Answer, by its rank", elem_id="inside-rank"
+            1, 12, value=1, step=1, label="Hit, by its rank", elem_id="inside-rank"
         )
         self.shares = gr.HTML(_HINT, elem_id="shares")
         self.smoothed = gr.HTML(elem_id="inside-text")
@@ -80,7 +80,7 @@ class InsideTab:
         if results is None or view != "inside":
             return (gr.skip(),) * 9
         point = marks["points"][-1] if marks["points"] else None
-        count = len(results.answers)
+        count = len(results.hits)
         rank = min(rank, count) if isinstance(rank, int | float) else rank
         found = self.shared.service.inside(results, point=point, rank=rank)
         slider = gr.Slider(maximum=max(count, 2), value=rank)
@@ -89,7 +89,7 @@ class InsideTab:
 
 def _shares(found: Inside) -> str:
     limit = max(float(shares.abs().max()) for shares in found.shares)
-    pictures = zip((found.image, found.other), found.shares, ("query", "answer"), strict=True)
+    pictures = zip((found.image, found.other), found.shares, ("query", "hit"), strict=True)
     cards = [
         html.Card(
             jpeg(image), f"The {name}, coloured by what each cell adds to the similarity",

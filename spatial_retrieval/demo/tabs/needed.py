@@ -1,4 +1,4 @@
-"""Was re-ranking needed? Whether the first answers agree, and what verification would change."""
+"""Was re-ranking needed? Whether the first hits agree, and what verification would change."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,8 +12,8 @@ from spatial_retrieval.demo.results import Results, moves
 from spatial_retrieval.demo.tabs.shared import (
     HEAVY,
     Shared,
-    answer_cards,
     hidden_plot,
+    hit_cards,
     intro,
     shown_plot,
 )
@@ -22,11 +22,11 @@ from spatial_retrieval.plots.reranking import community_graph, matched_inliers, 
 __all__ = ["NeededTab"]
 
 _HOW = (
-    "The first 20 answers are joined where they are neighbours of each other in the gallery. One "
-    "community: the search agrees with itself. Many: the first answer may be wrong, and spatial "
+    "The first 20 hits are joined where they are neighbours of each other in the gallery. One "
+    "community: the search agrees with itself. Many: the first hit may be wrong, and spatial "
     "verification may be worth its time."
 )
-_SHOWN = 10  # answers after verification
+_SHOWN = 10  # hits after verification
 
 
 class NeededTab:
@@ -79,8 +79,8 @@ class NeededTab:
         query = service.queries[results.query].image
         pairs = matched_inliers(query, found.best, found.matches, box=results.box, side=240)
         times = time_breakdown(found.milliseconds)
-        ranked = replace(results, answers=found.after[:_SHOWN])
-        cards = answer_cards(service, ranked, moves(found.before, ranked.answers), found.inliers)
+        ranked = replace(results, hits=found.after[:_SHOWN])
+        cards = hit_cards(service, ranked, moves(found.before, ranked.hits), found.inliers)
         return _report(found) + cards, shown_plot(pairs), shown_plot(times)
 
 
@@ -89,7 +89,7 @@ def _verdict(found: Agreement) -> str:
     formed = "1 community" if groups == 1 else f"{groups} communities"
     verdict = "re-ranking is worth a try" if found.needed else "re-ranking is not needed"
     text = (
-        f"By this measure {verdict}: the first {len(found.ranks)} answers form {formed}, "
+        f"By this measure {verdict}: the first {len(found.ranks)} hits form {formed}, "
         f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). It took "
         f"{spent:.1f} ms. It cannot tell when all agree on the wrong thing, such as a twin."
     )

@@ -1,4 +1,4 @@
-"""Search: ranked answers, a second model beside the first, and one answer against the query."""
+"""Search: ranked hits, a second model beside the first, and one hit against the query."""
 
 import json
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, event_value, said
 from spatial_retrieval.demo.results import Results, moves
 from spatial_retrieval.demo.service import RERANKERS
-from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, answer_cards, show
+from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, hit_cards, show
 
 __all__ = ["SearchTab"]
 
 _NONE = "none"
 _HINT = (
-    '<div class="sr-empty"><div>The ranked answers appear here. Compare two models to see what '
+    '<div class="sr-empty"><div>The ranked hits appear here. Compare two models to see what '
     "spatial context changes.</div></div>"
 )
 _TITLES = {
@@ -52,15 +52,15 @@ class SearchTab:
         self.times = gr.HTML(min_height=24, elem_id="times")
         with gr.Row():
             with gr.Column(min_width=300):
-                self.answers = card_grid(_HINT, "answers")
+                self.hits = card_grid(_HINT, "hits")
             with gr.Column(min_width=300, visible=False) as self.second_column:
-                self.second = card_grid("", "answers-second")
+                self.second = card_grid("", "hits-second")
         with gr.Group(visible=False) as self.detail:
             self.slider = gr.ImageSlider(
-                label="query | answer", format="jpeg", interactive=False, height=420,
+                label="query | hit", format="jpeg", interactive=False, height=420,
                 buttons=["fullscreen"], elem_id="slider",
             )  # fmt: skip
-            self.again = gr.Button("Use this answer as the query", size="sm", elem_id="use-answer")
+            self.again = gr.Button("Use this hit as the query", size="sm", elem_id="use-hit")
         self.links = gr.HTML(elem_id="downloads")
         self.second_results = gr.State(None)
         self.chosen = gr.State(None)  # (Results, rank)
@@ -92,7 +92,7 @@ class SearchTab:
                 elem_id="rerank",
             )
             self.count = gr.Slider(
-                1, limits.MAX_ANSWERS, value=12, step=1, label="Answers", scale=4, min_width=150
+                1, limits.MAX_ANSWERS, value=12, step=1, label="Hits", scale=4, min_width=150
             )
 
     def run(self, trigger: Callable[..., Any]) -> Any:
@@ -102,9 +102,9 @@ class SearchTab:
             said(self._search),
             [shared.query, shared.marks, shared.place, self.model, self.other, self.rerank,
              self.count],
-            [shared.results, self.second_results, self.answers, self.second, self.second_column,
+            [shared.results, self.second_results, self.hits, self.second, self.second_column,
              self.times, self.links, self.detail],
-            trigger_mode="always_last", show_progress_on=[self.answers], **HEAVY,
+            trigger_mode="always_last", show_progress_on=[self.hits], **HEAVY,
         )  # fmt: skip
 
     def wire(self) -> None:
@@ -114,7 +114,7 @@ class SearchTab:
             self.run(control.input)
         detail = [self.chosen, self.slider, self.detail]
         for grid, results in (
-            (self.answers, shared.results), (self.second, self.second_results)
+            (self.hits, shared.results), (self.second, self.second_results)
         ):  # fmt: skip
             opened = grid.choose(said(self._compare), results, detail, **HEAVY)
             opened.success(None, js=_TO_DETAIL)
@@ -145,24 +145,22 @@ class SearchTab:
         )
 
     def _column(self, results: Results, *, titled: bool, before: Results | None = None) -> str:
-        """The answers under one model; with the places won or lost since ``before``."""
+        """The hits under one model; with the places won or lost since ``before``."""
         service = self.shared.service
-        change = None if before is None else moves(before.answers, results.answers)
+        change = None if before is None else moves(before.hits, results.hits)
         title = html.escape(service.shelf.title(results.model))
         head = f'<h3 class="sr-column">{title}</h3>' if titled else ""
-        return head + self._known(results) + answer_cards(service, results, change)
+        return head + self._known(results) + hit_cards(service, results, change)
 
     def _known(self, results: Results) -> str:
-        """How many of the right answers are there, when an example's are known."""
+        """How many of the right hits are there, when an example's are known."""
         example = self.shared.service.queries[results.query].example
         if example is None or not example.same:
             return ""
-        same, twins = (
-            sum(answer.truth == kind for answer in results.answers) for kind in ("same", "twin")
-        )
+        same, twins = (sum(hit.truth == kind for hit in results.hits) for kind in ("same", "twin"))
         return html.note(
             f"{same} of the {len(example.same)} other photographs of this house are among the "
-            f"first {len(results.answers)}, and {twins} of the {len(example.twins)} of its twin."
+            f"first {len(results.hits)}, and {twins} of the {len(example.twins)} of its twin."
         )
 
     def _times(self, searches: list[Results]) -> str:
@@ -174,25 +172,25 @@ class SearchTab:
 
     def _compare(self, results: Results | None, event: gr.EventData) -> tuple:
         if results is None:
-            raise ValueError("search first, then choose an answer")
-        count = len(results.answers)
-        rank = limits.position(event_value(event, "index"), "the answer", count) + 1
-        answer = results.answer(rank)
+            raise ValueError("search first, then choose a hit")
+        count = len(results.hits)
+        rank = limits.position(event_value(event, "index"), "the hit", count) + 1
+        hit = results.hit(rank)
         pair = self.shared.service.side_by_side(results, rank)
-        label = f"query | {answer.rank}: {answer.label}"
+        label = f"query | {hit.rank}: {hit.label}"
         return (results, rank), gr.ImageSlider(pair, label=label), gr.Group(visible=True)
 
     def _use(self, chosen: tuple[Results, int] | None) -> tuple:
         if chosen is None:
-            raise ValueError("choose an answer first")
-        return show(self.shared.service.queries.open_answer(*chosen), self.shared.service)
+            raise ValueError("choose a hit first")
+        return show(self.shared.service.queries.open_hit(*chosen), self.shared.service)
 
 
 def _links(results: Results) -> str:
     data = json.dumps(results.to_json(), indent=2, ensure_ascii=False)
     return html.downloads(
         [
-            ("answers.json", data.encode(), "application/json"),
-            ("answers.csv", results.to_csv().encode(), "text/csv"),
+            ("hits.json", data.encode(), "application/json"),
+            ("hits.csv", results.to_csv().encode(), "text/csv"),
         ]
     )

@@ -1,4 +1,4 @@
-"""What all tabs share: the service, the query with its marks, and the last answers."""
+"""What all tabs share: the service, the query with its marks, and the last hits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from PIL import Image
 from spatial_retrieval.demo import html
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.queries import Query
-from spatial_retrieval.demo.results import Answer, Results
+from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.service import Service
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "NO_MARKS",
     "OWN",
     "Shared",
-    "answer_cards",
+    "hit_cards",
     "example_cards",
     "hidden_plot",
     "intro",
@@ -64,7 +64,7 @@ def intro(text: str) -> gr.HTML:
 
 
 def hidden_plot() -> gr.Plot:
-    """A place for a figure that some answers have and others don't."""
+    """A place for a figure that some hits have and others don't."""
     return gr.Plot(show_label=False, visible=False, min_width=300)
 
 
@@ -85,29 +85,29 @@ def show(query: Query, service: Service) -> tuple[str, dict[str, Any], str]:
     return query.key, NO_MARKS, query_html(query, service)
 
 
-def answer_cards(
+def hit_cards(
     service: Service,
     results: Results,
     moves: Sequence[int | None] | None = None,
     inliers: Mapping[str, int] | None = None,
 ) -> str:
-    """The answers as a grid, with places won or lost against another list.
+    """The hits as a grid, with places won or lost against another list.
 
     Args:
         service: has the pictures.
-        results: the answers.
+        results: the hits.
         moves: see :func:`~spatial_retrieval.demo.results.moves`.
         inliers: name → point pairs, said in place of the score.
     """
     items = []
-    for position, answer in enumerate(results.answers):
-        hint, mark = (f"{answer.score:.3f}", "")
+    for position, hit in enumerate(results.hits):
+        hint, mark = (f"{hit.score:.3f}", "")
         if inliers is not None:
-            hint = f"{inliers[answer.name]} pairs"
+            hint = f"{inliers[hit.name]} pairs"
         if moves is not None:
             change, mark = _move(moves[position])
             hint = f"{hint} {change}"
-        items.append(_card(service, results, answer, hint, mark))
+        items.append(_card(service, results, hit, hint, mark))
     return html.cards(items)
 
 
@@ -133,17 +133,17 @@ def _strip_title(gallery: Gallery, place: str | None) -> str:
     return f"The first {len(gallery.examples)} of your photographs" if more else "Your photographs"
 
 
-def _card(service: Service, results: Results, answer: Answer, hint: str, mark: str) -> html.Card:
-    picture = service.picture(results.gallery, answer.name, _SIDE)
+def _card(service: Service, results: Results, hit: Hit, hint: str, mark: str) -> html.Card:
+    picture = service.picture(results.gallery, hit.name, _SIDE)
     return html.Card(
         picture,
-        f"Answer {answer.rank}: {answer.label}, score {answer.score:.3f}",
-        title=answer.label,
-        badge=str(answer.rank),
-        score=answer.score / max(1.0, results.answers[0].score),
+        f"Hit {hit.rank}: {hit.label}, score {hit.score:.3f}",
+        title=hit.label,
+        badge=str(hit.rank),
+        score=hit.score / max(1.0, results.hits[0].score),
         hint=hint,
         mark=mark,
-        truth=answer.truth,
+        truth=hit.truth,
         size=Image.open(BytesIO(picture)).size,
     )
 

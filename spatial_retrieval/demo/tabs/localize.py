@@ -1,4 +1,4 @@
-"""Localise: what is marked on the query, outlined in every answer."""
+"""Localise: what is marked on the query, outlined in every hit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +12,18 @@ from spatial_retrieval.demo.results import Results
 from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, intro, query_html
 from spatial_retrieval.localize import THRESHOLD
 
-__all__ = ["LocaliseTab"]
+__all__ = ["LocalizeTab"]
 
 _HOW = (
     "Click the thing you mean on the query; Shift-click, or press long, what you do not mean; or "
     "drag a box. Backspace undoes. Without marks the query's main object is looked for."
 )
-_HINT = '<div class="sr-empty"><div>Choose a query; its answers appear here.</div></div>'
+_HINT = '<div class="sr-empty"><div>Choose a query; its hits appear here.</div></div>'
 _SAVE = "() => document.querySelector('#found-downloads a')?.click()"
 _SIDE = 320
 
 
-class LocaliseTab:
+class LocalizeTab:
     """Builds the tab inside the current blocks.
 
     Args:
@@ -48,9 +48,9 @@ class LocaliseTab:
             )  # fmt: skip
         with gr.Row():
             self.find = gr.Button("Find the seed for me", size="sm", elem_id="find-seed")
-            self.pack = gr.Button("Download answers and overlays", size="sm", elem_id="pack")
+            self.pack = gr.Button("Download hits and overlays", size="sm", elem_id="pack")
         self.times = gr.HTML(min_height=24)
-        self.answers = card_grid(_HINT, "found")
+        self.hits = card_grid(_HINT, "found")
         with gr.Accordion("Marks by keyboard", open=False):
             with gr.Row():
                 self.x = gr.Number(
@@ -64,10 +64,10 @@ class LocaliseTab:
                 )
             self.add = gr.Button("Add this mark", size="sm", elem_id="add-mark")
         self.links = gr.HTML(elem_id="found-downloads")
-        self.last = gr.State(None)  # what the answers were drawn for
+        self.last = gr.State(None)  # what the hits were drawn for
 
     def run(self, trigger: Callable[..., Any], *, open_tab: bool = False) -> Any:
-        """Localise when ``trigger`` fires; the answers that came meanwhile are left out."""
+        """Localise when ``trigger`` fires; the hits that came meanwhile are left out."""
         shared = self.shared
         if open_tab:
             opened = trigger(
@@ -82,8 +82,8 @@ class LocaliseTab:
             said(self._locate),
             [shared.results, shared.marks, self.view, self.layer, self.threshold, self.last,
              shared.view],
-            [self.last, self.answers, self.times],
-            trigger_mode="always_last", show_progress_on=[self.answers], **HEAVY,
+            [self.last, self.hits, self.times],
+            trigger_mode="always_last", show_progress_on=[self.hits], **HEAVY,
         )  # fmt: skip
 
     def wire(self) -> None:
@@ -117,7 +117,7 @@ class LocaliseTab:
         last: Any, open_tab: str,
     ) -> tuple:  # fmt: skip
         asked = (results, marks, view, layer, threshold)
-        if results is None or open_tab != "localise" or asked == last:
+        if results is None or open_tab != "localize" or asked == last:
             return (gr.skip(),) * 3
         limits.choice(view, "the view", ("outline", "heat", "box"))
         places = self.shared.service.locate(
@@ -140,7 +140,7 @@ class LocaliseTab:
         hint = f"{count if regions else 'not found'} · score {found.result.score:.2f}"
         return html.Card(
             self.shared.service.picture(results.gallery, found.name, _SIDE),
-            f"Answer {found.rank}: {found.label}, {hint}",
+            f"Hit {found.rank}: {found.label}, {hint}",
             title=found.label, badge=str(found.rank), hint=hint, overlay=overlay, size=found.size,
             faded=not regions and view != "heat",
         )  # fmt: skip
@@ -151,7 +151,7 @@ class LocaliseTab:
         packed = self.shared.service.bundle(
             results, points=marks["points"], box=marks["box"], layer=layer, threshold=threshold
         )
-        return html.downloads([("answers.zip", packed, "application/zip")])
+        return html.downloads([("hits.zip", packed, "application/zip")])
 
     def _add(self, query: Any, marks: dict, x: Any, y: Any, wanted: Any) -> tuple:
         return self._marked(query, marks, [x, y, int(bool(wanted))])
@@ -171,6 +171,6 @@ class LocaliseTab:
 
 def _tab_for_marks(view: str) -> tuple:
     """Marks lead to this tab, unless the open one shows what they change."""
-    if view in ("localise", "inside"):
+    if view in ("localize", "inside"):
         return gr.skip(), gr.skip()
-    return gr.Tabs(selected="localise"), "localise"
+    return gr.Tabs(selected="localize"), "localize"
