@@ -105,7 +105,22 @@ def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> Retri
     weights = {_renamed(name): value for name, value in weights.items()}
     _check_weights(folder, model, weights, whole)
     model.load_state_dict(weights, strict=False)
+    model.card = _card(folder / "card.json")
     return model
+
+
+def _card(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: no readable card ({error}); delete it or write it anew"
+        ) from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(card).__name__}")
+    return card
 
 
 def rebuild(
@@ -129,6 +144,7 @@ def rebuild(
         base=base,
         base_weight=float(config["base_weight"]),
         source=source,
+        multiscale=build_module(config["multiscale"], trusted=trusted),
     ).eval()
 
 
