@@ -136,7 +136,9 @@ def join(rows: Tensor, how: str = "mean", power: float = 1.0) -> Tensor:
         case "mean" if power == 1:
             return _unit(rows.mean(dim=0))
         case "mean":
-            return _unit(rows.clamp(min=0).pow(power).mean(dim=0).pow(1 / power))
+            rows = rows.clamp(min=0)
+            top = rows.amax(dim=0).clamp(min=torch.finfo(rows.dtype).tiny)  # keeps powers finite
+            return _unit(top * (rows / top).pow(power).mean(dim=0).pow(1 / power))
         case "max":
             return _unit(rows.amax(dim=0))
         case _:

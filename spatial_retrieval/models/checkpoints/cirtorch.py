@@ -21,17 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments, linear_arguments
 from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments, resnet_rules
-from spatial_retrieval.models.checkpoints.tensors import (
-    Sorted,
-    gem_arguments,
-    linear_arguments,
-    sort_out,
-)
+from spatial_retrieval.models.checkpoints.tensors import Sorted, sort_out
 from spatial_retrieval.models.checkpoints.vgg import VGGMap, vgg_arguments
 
-__all__ = ["KIND", "adopt", "finish", "recognises"]
+__all__ = ["KIND", "adopt", "recognises"]
 
 KIND = "cirtorch"
 _HEAD = (("pool\\.p", "pooling.p"), ("whiten\\.(weight|bias)", r"whitening.\1"))
@@ -82,37 +78,15 @@ def adopt(
     for name in ("mean", "std"):
         if name in meta:
             arguments[name] = [float(v) for v in meta[name]]
-    found = finish(KIND, tensors, (ResNetMap if resnet else VGGMap, arguments), _INSIDE, _CARD)
+    words = (ResNetMap if resnet else VGGMap, arguments)
+    pooling = (UnitGeM, gem_arguments(tensors))
+    found = assemble(KIND, tensors, words, pooling, _INSIDE, _CARD)
     if "whitening" in tensors.parts:
         return found
     protocol = _LEARNED
     if found.pooling.p.numel() == 1:  # published only for one p
         protocol = replace(protocol, power=float(found.pooling.p))
     return _with_learned(replace(found, protocol=protocol), meta.get("Lw") or {}, learned)
-
-
-def finish(
-    kind: str,
-    tensors: Sorted,
-    network: tuple[type[nn.Module], dict[str, Any]],
-    protocol: Protocol,
-    card: Mapping[str, Any],
-) -> Adopted:
-    """Build network, GeM of unit length and, where there is one, the linear layer behind it."""
-    pooling = gem_arguments(tensors)
-    whitening, linear = nn.Identity, {}
-    if "whitening" in tensors.parts:
-        whitening, linear = nn.Linear, linear_arguments(tensors)
-    return Adopted(
-        kind=kind,
-        network=tensors.build("network", *network),
-        pooling=tensors.build("pooling", UnitGeM, pooling),
-        whitening=tensors.build("whitening", whitening, linear),
-        final=nn.Identity(),
-        protocol=protocol,
-        card={**card, "left_out": list(tensors.left_out)},
-        arguments={"network": network[1], "pooling": pooling, "whitening": linear, "final": {}},
-    )
 
 
 def _with_learned(found: Adopted, whitenings: Mapping[str, Any], learned: str) -> Adopted:
@@ -144,5 +118,5 @@ def _learned_layer(whitening: Mapping[str, Any], dim: int) -> tuple[nn.Module, d
         )
     values = {"weight": projection, "bias": -projection @ mean.flatten()}
     layer = Sorted({"final": values}, {}, ())
-    sizes = linear_arguments(layer, "final")
+    sizes = linear_arguments(layer, "final", dim)
     return layer.build("final", nn.Linear, sizes), sizes

@@ -11,12 +11,13 @@ A file has the form of EigenPlaces' and cannot be told from it: name it with ``-
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
 from spatial_retrieval.models.checkpoints.pooling import UnitCellGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments, resnet_rules
-from spatial_retrieval.models.checkpoints.tensors import gem_arguments, linear_arguments, sort_out
+from spatial_retrieval.models.checkpoints.tensors import sort_out
 from spatial_retrieval.models.checkpoints.vgg import VGGMap, vgg_arguments
 
 __all__ = ["KIND", "adopt", "recognises", "take_over"]
@@ -59,16 +60,7 @@ def take_over(state: Mapping[str, Tensor], kind: str, card: Mapping[str, Any]) -
     resnet = "backbone.4.0.conv1.weight" in state
     tensors = sort_out(state, _RESNET if resnet else _VGG, kind)
     network = tensors.parts.get("network", {})
-    shape = resnet_arguments(network) if resnet else {**vgg_arguments(network), "rectified": False}
-    pooling = gem_arguments(tensors)
-    linear = linear_arguments(tensors)
-    return Adopted(
-        kind=kind,
-        network=tensors.build("network", ResNetMap if resnet else VGGMap, shape),
-        pooling=tensors.build("pooling", UnitCellGeM, pooling),
-        whitening=tensors.build("whitening", nn.Linear, linear),
-        final=nn.Identity(),
-        protocol=Protocol(),
-        card={**card, "left_out": list(tensors.left_out)},
-        arguments={"network": shape, "pooling": pooling, "whitening": linear, "final": {}},
-    )
+    words = (ResNetMap, resnet_arguments(network)) if resnet else (VGGMap, vgg_arguments(network))
+    words[1].update({} if resnet else {"rectified": False})
+    tensors.tensor("whitening", "weight")  # this form always has one
+    return assemble(kind, tensors, words, (UnitCellGeM, gem_arguments(tensors)), Protocol(), card)

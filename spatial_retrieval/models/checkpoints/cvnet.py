@@ -17,18 +17,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments
-from spatial_retrieval.models.checkpoints.tensors import (
-    Rule,
-    Sorted,
-    gem_arguments,
-    linear_arguments,
-    sort_out,
-)
+from spatial_retrieval.models.checkpoints.tensors import Rule, Sorted, sort_out
 
 __all__ = ["KIND", "PYCLS", "adopt", "recognises", "turn_around"]
 
@@ -87,19 +82,9 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
         ValueError: if a tensor is unknown, missing, or of another shape.
     """
     tensors = turn_around(sort_out(state, _RULES, KIND))
-    network = resnet_arguments(tensors.parts.get("network", {}))
-    pooling = gem_arguments(tensors)
-    linear = linear_arguments(tensors)
-    return Adopted(
-        kind=KIND,
-        network=tensors.build("network", ResNetMap, network),
-        pooling=tensors.build("pooling", GeM, pooling),
-        whitening=tensors.build("whitening", nn.Linear, linear),
-        final=nn.Identity(),
-        protocol=_PROTOCOL,
-        card={**_CARD, "left_out": list(tensors.left_out)},
-        arguments={"network": network, "pooling": pooling, "whitening": linear, "final": {}},
-    )
+    tensors.tensor("whitening", "weight")  # this form always has one
+    network = (ResNetMap, resnet_arguments(tensors.parts.get("network", {})))
+    return assemble(KIND, tensors, network, (GeM, gem_arguments(tensors)), _PROTOCOL, _CARD)
 
 
 def turn_around(tensors: Sorted) -> Sorted:

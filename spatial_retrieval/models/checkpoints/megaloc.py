@@ -11,15 +11,16 @@ resized to 322 × 322 (from memory, unverified), one scale.
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble
 from spatial_retrieval.models.checkpoints.dinov2 import DINO_RULES, DINOv2, dino_arguments
 from spatial_retrieval.models.checkpoints.salad import (
     OptimalTransportAggregation,
     aggregation_arguments,
 )
-from spatial_retrieval.models.checkpoints.tensors import linear_arguments, sort_out
+from spatial_retrieval.models.checkpoints.tensors import sort_out
 
 __all__ = ["KIND", "adopt", "recognises"]
 
@@ -52,16 +53,8 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
         ValueError: if a tensor is unknown, missing, or of another shape.
     """
     tensors = sort_out(state, _RULES, KIND)
-    network = dino_arguments(tensors.parts.get("network", {}))
-    pooling = aggregation_arguments(tensors.parts.get("pooling", {}))
-    linear = linear_arguments(tensors)
-    return Adopted(
-        kind=KIND,
-        network=tensors.build("network", DINOv2, network),
-        pooling=tensors.build("pooling", OptimalTransportAggregation, pooling),
-        whitening=tensors.build("whitening", nn.Linear, linear),
-        final=nn.Identity(),
-        protocol=Protocol(size=322, square=True),
-        card={**_CARD, "left_out": list(tensors.left_out)},
-        arguments={"network": network, "pooling": pooling, "whitening": linear, "final": {}},
-    )
+    tensors.tensor("whitening", "weight")  # this form always has one
+    network = (DINOv2, dino_arguments(tensors.parts.get("network", {})))
+    aggregation = aggregation_arguments(tensors.parts.get("pooling", {}))
+    pooling = (OptimalTransportAggregation, aggregation)
+    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), _CARD)

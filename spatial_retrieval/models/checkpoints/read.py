@@ -7,6 +7,7 @@ need for their learned whitenings, are allowed by name. Anything else in the fil
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,8 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
 def _torch(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         _check_archive(path)
-        with torch.serialization.safe_globals(_numpy_names()):
+        with torch.serialization.safe_globals(_numpy_names()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file's age; what counts is raised
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)|Trying to (?:load|call) ([\w.<>' ]+)", str(error))

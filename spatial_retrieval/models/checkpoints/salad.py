@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble
 from spatial_retrieval.models.checkpoints.dinov2 import DINO_RULES, DINOv2, dino_arguments
 from spatial_retrieval.models.checkpoints.tensors import sort_out
 
@@ -94,6 +95,7 @@ class OptimalTransportAggregation(nn.Module):
         hidden: int = 512,
     ) -> None:
         super().__init__()
+        self.width = token_dim + clusters * cluster_dim
         self.token_features = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, token_dim)
         )
@@ -149,15 +151,7 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
         ValueError: if a tensor is unknown, missing, or of another shape.
     """
     tensors = sort_out(state, (*DINO_RULES, (r"aggregator\.(.+)", r"pooling.\1")), KIND)
-    network = dino_arguments(tensors.parts.get("network", {}))
-    pooling = aggregation_arguments(tensors.parts.get("pooling", {}))
-    return Adopted(
-        kind=KIND,
-        network=tensors.build("network", DINOv2, network),
-        pooling=tensors.build("pooling", OptimalTransportAggregation, pooling),
-        whitening=nn.Identity(),
-        final=nn.Identity(),
-        protocol=Protocol(size=322, square=True),
-        card={**_CARD, "left_out": list(tensors.left_out)},
-        arguments={"network": network, "pooling": pooling, "whitening": {}, "final": {}},
-    )
+    network = (DINOv2, dino_arguments(tensors.parts.get("network", {})))
+    aggregation = aggregation_arguments(tensors.parts.get("pooling", {}))
+    pooling = (OptimalTransportAggregation, aggregation)
+    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), _CARD)

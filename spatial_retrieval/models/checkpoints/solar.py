@@ -22,7 +22,8 @@ from spatial_retrieval.models.checkpoints.adopted import (
     Adopted,
     Protocol,
 )
-from spatial_retrieval.models.checkpoints.cirtorch import finish
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
+from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments
 from spatial_retrieval.models.checkpoints.tensors import sort_out
 
@@ -104,4 +105,5 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     for name in ("mean", "std"):
         if name in (meta or {}):
             arguments[name] = [float(v) for v in meta[name]]
-    return finish(KIND, tensors, (AttentiveResNet, arguments), _PROTOCOL, _CARD)
+    pooling = (UnitGeM, gem_arguments(tensors))
+    return assemble(KIND, tensors, (AttentiveResNet, arguments), pooling, _PROTOCOL, _CARD)

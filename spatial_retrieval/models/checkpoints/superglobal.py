@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from spatial_retrieval.layers.pooling import gem
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
 from spatial_retrieval.models.checkpoints.cvnet import PYCLS, turn_around
 from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments
-from spatial_retrieval.models.checkpoints.tensors import gem_arguments, linear_arguments, sort_out
+from spatial_retrieval.models.checkpoints.tensors import sort_out
 
 __all__ = ["KIND", "ClampedResNet", "RegionalGeM", "adopt", "recognises", "regional_gem"]
 
@@ -154,19 +155,12 @@ def adopt(
     tensors = sort_out(state, (*PYCLS, _UNUSED, (r"encoder_q\.head\.pool\.p", p)), KIND)
     tensors = turn_around(tensors)
     shape = resnet_arguments(tensors.parts.get("network", {}))
+    tensors.tensor("whitening", "weight")  # this form always has one
     if not shape["bottleneck"]:
         raise ValueError("expected a ResNet of bottlenecks (50 layers or more)")
     network = {"blocks": shape["blocks"], "after": 0.014 if relup else 0.0}
-    kind, pooling = (RegionalGeM, {}) if additions else (UnitGeM, gem_arguments(tensors))
-    linear = linear_arguments(tensors)
+    pooling = (RegionalGeM, {}) if additions else (UnitGeM, gem_arguments(tensors))
     name = KIND + ("" if additions else "-plain") + ("-relup" if relup else "")
-    return Adopted(
-        kind=name,
-        network=tensors.build("network", ClampedResNet, network),
-        pooling=tensors.build("pooling", kind, pooling),
-        whitening=tensors.build("whitening", nn.Linear, linear),
-        final=nn.Identity(),
-        protocol=_PROTOCOL if additions else replace(_PROTOCOL, join="mean"),
-        card={**_CARD, "left_out": list(tensors.left_out), "relup": relup},
-        arguments={"network": network, "pooling": pooling, "whitening": linear, "final": {}},
-    )
+    protocol = _PROTOCOL if additions else replace(_PROTOCOL, join="mean")
+    card = {**_CARD, "relup": relup}
+    return assemble(name, tensors, (ClampedResNet, network), pooling, protocol, card)

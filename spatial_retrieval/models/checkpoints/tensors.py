@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Rule", "Sorted", "gem_arguments", "linear_arguments", "sort_out"]
+__all__ = ["Rule", "Sorted", "sort_out"]
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -95,19 +95,3 @@ def _renamed(name: str, rules: Sequence[Rule], kind: str) -> str:
         if match := re.fullmatch(pattern, name):
             return match.expand(new) if isinstance(new, str) else new(match)
     raise ValueError(f"unknown tensor {name} in a checkpoint of the kind {kind}")
-
-
-def gem_arguments(tensors: Sorted) -> dict[str, Any]:
-    """GeM's arguments by its tensor: one p, or one for each channel."""
-    p = tensors.tensor("pooling", "p")
-    if p.ndim != 1 or not len(p) or not bool((p > 0).all()):
-        raise ValueError(f"expected GeM's p as positive numbers (1,) or (C,), got {p}")
-    return {"p": float(p[0]), "channels": None if len(p) == 1 else len(p)}
-
-
-def linear_arguments(tensors: Sorted, part: str = "whitening") -> dict[str, Any]:
-    """``nn.Linear``'s arguments by its weight (out, in)."""
-    weight = tensors.tensor(part, "weight")
-    if weight.ndim != 2:
-        raise ValueError(f"expected a weight (out, in), got {tuple(weight.shape)}")
-    return {"in_features": weight.shape[1], "out_features": weight.shape[0]}
