@@ -320,18 +320,15 @@ def megaloc():
     return state, lambda x: normalize(linear(run(*run_transformer(plain, x))))
 
 
-# kind → maker; all that the package can take over
+# kind, and network where it is not a ResNet → maker
 TOYS = {
     "cirtorch": cirtorch,
     "cirtorch vgg": cirtorch_vgg,
     "solar": solar,
     "cvnet": cvnet,
     "superglobal": superglobal,
-    "superglobal-relup": lambda: superglobal(relup=True),
-    "superglobal-plain": lambda: superglobal(additions=False),
     "superglobal-plain-relup": lambda: superglobal(relup=True, additions=False),
     "eigenplaces": eigenplaces,
-    "cosplace": eigenplaces,
     "cosplace vgg": cosplace_vgg,
     "salad": salad,
     "megaloc": megaloc,
