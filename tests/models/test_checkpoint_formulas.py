@@ -6,28 +6,28 @@ from torchvision.transforms.functional import resize
 from spatial_retrieval.models.checkpoints.adopted import describe, join, rescale
 from spatial_retrieval.models.checkpoints.dinov2 import DINOv2, stretch
 from spatial_retrieval.models.checkpoints.salad import OptimalTransportAggregation, assign
-from spatial_retrieval.models.checkpoints.superglobal import RegionalGeM, regional_gem
+from spatial_retrieval.models.checkpoints.superglobal import WindowedGeM, windowed_gem
 from spatial_retrieval.models.checkpoints.vgg import VGGMap
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 3, 3), (2, 4, 7), (3, 6, 3)])
-def test_regional_gem_equals_plain_loops(batch, height, width):
+def test_windowed_gem_equals_plain_loops(batch, height, width):
     x = torch.rand(batch, 2, height, width)
-    torch.testing.assert_close(regional_gem(x), regional(x))
+    torch.testing.assert_close(windowed_gem(x), regional(x))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (5, 4)])
-def test_regional_gem_leaves_a_constant_map_alone(height, width):
+def test_windowed_gem_leaves_a_constant_map_alone(height, width):
     x = torch.full((2, 3, height, width), 0.7)
-    torch.testing.assert_close(regional_gem(x), x)
-    assert RegionalGeM()(x).shape == (2, 3)
+    torch.testing.assert_close(windowed_gem(x), x)
+    assert WindowedGeM()(x).shape == (2, 3)
 
 
-def test_regional_gem_gradient_and_bad_input():
+def test_windowed_gem_gradient_and_bad_input():
     x = 0.1 + torch.rand(1, 2, 4, 3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(regional_gem, x.requires_grad_())
+    assert torch.autograd.gradcheck(windowed_gem, x.requires_grad_())
     with pytest.raises(ValueError, match=r"odd size and p > 0, got \(1, 2, 4, 3\), 4"):
-        regional_gem(x, size=4)
+        windowed_gem(x, size=4)
 
 
 @pytest.mark.parametrize(("batch", "clusters", "cells"), [(1, 1, 2), (2, 3, 4), (3, 4, 15)])

@@ -33,7 +33,7 @@ KIND = "cirtorch"
 _HEAD = (("pool\\.p", "pooling.p"), ("whiten\\.(weight|bias)", r"whitening.\1"))
 _VGG = (("features\\.(\\d+)\\.(weight|bias)", r"network.features.\1.\2"), *_HEAD)
 _RESNET = (*resnet_rules("features"), *_HEAD)
-_CARD = {
+CARD = {
     "name": "cirtorch GeM",
     "paper": "Radenović, Tolias, Chum: Fine-tuning CNN Image Retrieval with No Human Annotation, "
     "TPAMI 2019, arXiv 1711.02512",
@@ -80,7 +80,7 @@ def adopt(
             arguments[name] = [float(v) for v in meta[name]]
     words = (ResNetMap if resnet else VGGMap, arguments)
     pooling = (UnitGeM, gem_arguments(tensors))
-    found = assemble(KIND, tensors, words, pooling, _INSIDE, _CARD)
+    found = assemble(KIND, tensors, words, pooling, _INSIDE, CARD)
     if "whitening" in tensors.parts:
         return found
     protocol = _LEARNED

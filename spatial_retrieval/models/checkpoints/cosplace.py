@@ -29,7 +29,7 @@ _HEAD = (
 )
 _RESNET = (*resnet_rules("backbone"), *_HEAD)
 _VGG = ((r"backbone\.(\d+)\.(weight|bias)", r"network.features.\1.\2"), *_HEAD)
-_CARD = {
+CARD = {
     "name": "CosPlace",
     "paper": "Berton, Masone, Caputo: Rethinking Visual Geo-localization for Large-Scale "
     "Applications, CVPR 2022, arXiv 2204.02287",
@@ -52,7 +52,7 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     Raises:
         ValueError: if a tensor is unknown, missing, or of another shape.
     """
-    return take_over(state, KIND, _CARD)
+    return take_over(state, KIND, CARD)
 
 
 def take_over(state: Mapping[str, Tensor], kind: str, card: Mapping[str, Any]) -> Adopted:

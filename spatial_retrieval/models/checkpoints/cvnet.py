@@ -54,7 +54,7 @@ PYCLS: tuple[Rule, ...] = (
     (r"(conv2ds|cv_learner)\..+", ""),  # the re-ranker
 )
 _RULES = (*PYCLS, (r"encoder_q\.head\.pool\.p", "pooling.p"))
-_CARD = {
+CARD = {
     "name": "CVNet-Global",
     "paper": "Lee, Seong, Lee, Kim: Correlation Verification for Image Retrieval, CVPR 2022, "
     "arXiv 2204.01458",
@@ -84,7 +84,7 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     tensors = turn_around(sort_out(state, _RULES, KIND))
     tensors.tensor("whitening", "weight")  # this form always has one
     network = (ResNetMap, resnet_arguments(tensors.parts.get("network", {})))
-    return assemble(KIND, tensors, network, (GeM, gem_arguments(tensors)), _PROTOCOL, _CARD)
+    return assemble(KIND, tensors, network, (GeM, gem_arguments(tensors)), _PROTOCOL, CARD)
 
 
 def turn_around(tensors: Sorted) -> Sorted:

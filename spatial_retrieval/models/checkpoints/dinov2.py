@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.models.checkpoints.adopted import IMAGENET_MEAN, IMAGENET_STD
 from spatial_retrieval.models.checkpoints.tensors import Rule
 
@@ -36,7 +37,7 @@ def stretch(positions: Tensor, height: int, width: int) -> Tensor:
     return grid.flatten(2).transpose(1, 2).to(positions.dtype)
 
 
-class DINOv2(nn.Module):
+class DINOv2(Rebuildable, nn.Module):
     """A transformer with patches of 14 pixels, read as a map and a class token.
 
     An image whose sides are not multiples of 14 is resized to the nearest ones (bilinear,

@@ -18,7 +18,7 @@ from spatial_retrieval.models.checkpoints.cosplace import recognises, take_over
 __all__ = ["KIND", "adopt", "recognises"]
 
 KIND = "eigenplaces"
-_CARD = {
+CARD = {
     "name": "EigenPlaces (or CosPlace, whose files have the same form)",
     "paper": "Berton, Trivigno, Caputo, Masone: EigenPlaces: Training Viewpoint Robust Models for "
     "Visual Place Recognition, ICCV 2023, arXiv 2308.10832",
@@ -36,4 +36,4 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     Raises:
         ValueError: if a tensor is unknown, missing, or of another shape.
     """
-    return take_over(state, KIND, _CARD)
+    return take_over(state, KIND, CARD)

@@ -30,7 +30,7 @@ _RULES = (
     (r"aggregator\.agg\.(.+)", r"pooling.\1"),
     (r"aggregator\.linear\.(weight|bias)", r"whitening.\1"),
 )
-_CARD = {
+CARD = {
     "name": "MegaLoc",
     "paper": "Berton, Masone: MegaLoc: One Retrieval to Place Them All, 2025, arXiv 2502.17237",
     "repository": "https://github.com/gmberton/MegaLoc",
@@ -57,4 +57,4 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     network = (DINOv2, dino_arguments(tensors.parts.get("network", {})))
     aggregation = aggregation_arguments(tensors.parts.get("pooling", {}))
     pooling = (OptimalTransportAggregation, aggregation)
-    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), _CARD)
+    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), CARD)

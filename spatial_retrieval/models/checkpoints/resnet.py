@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.models.checkpoints.adopted import IMAGENET_MEAN, IMAGENET_STD
 from spatial_retrieval.models.checkpoints.tensors import Rule
 
 __all__ = ["ResNetMap", "resnet_arguments", "resnet_rules"]
 
 
-class ResNetMap(nn.Module):
+class ResNetMap(Rebuildable, nn.Module):
     """A ResNet without its classifier; its tensors have torchvision's names.
 
     Args:

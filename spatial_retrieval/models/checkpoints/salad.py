@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
 from spatial_retrieval.models.checkpoints.assemble import assemble
 from spatial_retrieval.models.checkpoints.dinov2 import DINO_RULES, DINOv2, dino_arguments
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 KIND = "salad"
-_CARD = {
+CARD = {
     "name": "DINOv2 SALAD",
     "paper": "Izquierdo, Civera: Optimal Transport Aggregation for Visual Place Recognition, "
     "CVPR 2024, arXiv 2311.15937",
@@ -74,7 +75,7 @@ def assign(scores: Tensor, dustbin: Tensor, rounds: int = 3) -> Tensor:
     return (scores + u + v).exp()[:, :-1]
 
 
-class OptimalTransportAggregation(nn.Module):
+class OptimalTransportAggregation(Rebuildable, nn.Module):
     """SALAD's pooling; its state dict has the published names.
 
     Args:
@@ -154,4 +155,4 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     network = (DINOv2, dino_arguments(tensors.parts.get("network", {})))
     aggregation = aggregation_arguments(tensors.parts.get("pooling", {}))
     pooling = (OptimalTransportAggregation, aggregation)
-    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), _CARD)
+    return assemble(KIND, tensors, network, pooling, Protocol(size=322, square=True), CARD)

@@ -42,7 +42,7 @@ _RULES = (
     (r"pool\.p", "pooling.p"),
     (r"whiten\.(weight|bias)", r"whitening.\1"),
 )
-_CARD = {
+CARD = {
     "name": "SOLAR",
     "paper": "Ng, Balntas, Tian, Mikolajczyk: SOLAR: Second-Order Loss and Attention for Image "
     "Retrieval, ECCV 2020, arXiv 2001.08972",
@@ -106,4 +106,4 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
         if name in (meta or {}):
             arguments[name] = [float(v) for v in meta[name]]
     pooling = (UnitGeM, gem_arguments(tensors))
-    return assemble(KIND, tensors, (AttentiveResNet, arguments), pooling, _PROTOCOL, _CARD)
+    return assemble(KIND, tensors, (AttentiveResNet, arguments), pooling, _PROTOCOL, CARD)

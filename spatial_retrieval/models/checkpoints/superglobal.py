@@ -25,6 +25,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spatial_retrieval.layers.pooling import gem
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
 from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
 from spatial_retrieval.models.checkpoints.cvnet import PYCLS, turn_around
@@ -32,11 +33,11 @@ from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments
 from spatial_retrieval.models.checkpoints.tensors import sort_out
 
-__all__ = ["KIND", "ClampedResNet", "RegionalGeM", "adopt", "recognises", "regional_gem"]
+__all__ = ["KIND", "ClampedResNet", "WindowedGeM", "adopt", "recognises", "windowed_gem"]
 
 KIND = "superglobal"
 _UNUSED = (r"encoder_q\.(seb[12]|sefc)\..+", "")  # layers their network declares and never runs
-_CARD = {
+CARD = {
     "name": "SuperGlobal",
     "paper": "Shao, Chen, Karpur, Cui, Araujo, Cao: Global Features are All You Need for Image "
     "Retrieval and Reranking, ICCV 2023, arXiv 2308.06954",
@@ -55,7 +56,7 @@ _PROTOCOL = Protocol(
 )
 
 
-def regional_gem(x: Tensor, *, size: int = 5, p: float = 2.5) -> Tensor:
+def windowed_gem(x: Tensor, *, size: int = 5, p: float = 2.5) -> Tensor:
     """Half each cell, half the generalised mean of the region around it.
 
     A map with a side too short to be reflected (under ``size // 2 + 1`` cells), which the published
@@ -79,8 +80,8 @@ def regional_gem(x: Tensor, *, size: int = 5, p: float = 2.5) -> Tensor:
     return 0.5 * x + 0.5 * nn.functional.avg_pool2d(around, size, stride=1).pow(1 / p)
 
 
-class RegionalGeM(nn.Module):
-    """:func:`regional_gem`, then GeM+, then unit length: (B, C, H, W) → (B, C) unit rows."""
+class WindowedGeM(Rebuildable, nn.Module):
+    """:func:`windowed_gem`, then GeM+, then unit length: (B, C, H, W) → (B, C) unit rows."""
 
     def __init__(self, *, p: float = 4.6, size: int = 5, regional_p: float = 2.5) -> None:
         super().__init__()
@@ -88,11 +89,11 @@ class RegionalGeM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool a map."""
-        x = regional_gem(x, size=self.size, p=self.regional_p)
+        x = windowed_gem(x, size=self.size, p=self.regional_p)
         return nn.functional.normalize(gem(x, p=self.p, eps=1e-8), dim=1)
 
 
-class Clamp(nn.Module):
+class Clamp(Rebuildable, nn.Module):
     """max(x, minimum), a ReLU that ends above zero."""
 
     def __init__(self, minimum: float) -> None:
@@ -159,8 +160,8 @@ def adopt(
     if not shape["bottleneck"]:
         raise ValueError("expected a ResNet of bottlenecks (50 layers or more)")
     network = {"blocks": shape["blocks"], "after": 0.014 if relup else 0.0}
-    pooling = (RegionalGeM, {}) if additions else (UnitGeM, gem_arguments(tensors))
+    pooling = (WindowedGeM, {}) if additions else (UnitGeM, gem_arguments(tensors))
     name = KIND + ("" if additions else "-plain") + ("-relup" if relup else "")
     protocol = _PROTOCOL if additions else replace(_PROTOCOL, join="mean")
-    card = {**_CARD, "relup": relup}
+    card = {**CARD, "relup": relup}
     return assemble(name, tensors, (ClampedResNet, network), pooling, protocol, card)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.models.checkpoints.adopted import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["VGGMap", "vgg_arguments"]
@@ -16,7 +17,7 @@ __all__ = ["VGGMap", "vgg_arguments"]
 _CONFIGURATION = {8: "A", 10: "B", 13: "D", 16: "E"}  # number of convolutions → VGG-11, 13, 16, 19
 
 
-class VGGMap(nn.Module):
+class VGGMap(Rebuildable, nn.Module):
     """A VGG without its last pooling and its classifier.
 
     Args:
