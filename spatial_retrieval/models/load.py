@@ -116,7 +116,11 @@ def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> Retri
         raise ValueError(f"{folder}: no readable model ({error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    weights = {_renamed(name): value for name, value in weights.items()}
+    weights = {
+        _renamed(name): value
+        for name, value in weights.items()
+        if not name.startswith("backbone.network.classifier.")  # kept by older versions, never used
+    }
     _check_weights(folder, model, weights, whole)
     model.load_state_dict(weights, strict=False)
     model.card = _card(folder / "card.json")
