@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from spatial_retrieval.train.gather import gather_rows
 from training_toys import TinyHead, toy_maps
 
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.train.data import TrainingData
-from spatial_retrieval.train.gather import gather_rows
 from spatial_retrieval.train.loading import load_batches
 from spatial_retrieval.train.samplers import Batches
 
