@@ -15,6 +15,7 @@ import numpy as np
 from spatial_retrieval import RetrievalModel, describe, list_images, load_model
 from spatial_retrieval.datasets.folders import labels_of
 from spatial_retrieval.facades.data import twin_facades
+from spatial_retrieval.models import fuse
 from spatial_retrieval.train.validation import leave_one_out_map, twin_accuracy
 
 WEIGHTS = np.round(np.arange(0, 1.001, 0.05), 2)
@@ -35,8 +36,8 @@ def main() -> None:
     base, model = (load_model(m, device="cpu") for m in (args.base, args.model))
     weight = args.base_weight
     if weight is None:
-        weight = chosen(model.beside(base, 0.5), base.dim, args.photographs, args.landmarks)
-    model.beside(base, weight).save_pretrained(args.output, half=True)
+        weight = chosen(fuse(base, model, 0.5), base.dim, args.photographs, args.landmarks)
+    fuse(base, model, weight).save_pretrained(args.output, half=True)
     print(f"base_weight {weight:.2f} → {args.output}")
 
 

@@ -65,10 +65,19 @@ class HeadsOnMaps(nn.Module):
 
     It shares the context layers with ``model``, which goes with it from device to device;
     :meth:`finish` gives back the whole model.
+
+    Raises:
+        ValueError: if the model has a base, or its head reads more than one map.
     """
 
     def __init__(self, model: RetrievalModel) -> None:
         super().__init__()
+        if model.base is not None or model.head.layers != (model.backbone.layer,):
+            heads = ", ".join(model.heads)
+            raise ValueError(
+                f"expected a model of one head that reads the map {model.backbone.layer}, got "
+                f"{heads} reading {', '.join(model.head.layers)}; fuse it after the training"
+            )
         self.context, self.pooling = model.context, model.pooling
         self.whitening = model.whitening
         self._model = [model]  # in a list: its backbone is no part of this module
@@ -115,7 +124,7 @@ class HeadsOnMaps(nn.Module):
         """The whole model with what was trained, its whitening folded into one layer."""
         model = self._model[0]
         if isinstance(self.whitening, TurnedWhitening):
-            model.whitening = self.whitening.folded()
+            model.head.whitening = self.whitening.folded()
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
