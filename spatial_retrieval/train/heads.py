@@ -72,11 +72,12 @@ class HeadsOnMaps(nn.Module):
 
     def __init__(self, model: RetrievalModel) -> None:
         super().__init__()
-        if model.base is not None or model.head.layers != (model.backbone.layer,):
+        one = len(model.head.branches) == 1 and model.head.layers == (model.backbone.layer,)
+        if model.base is not None or not one:
             heads = ", ".join(model.heads)
             raise ValueError(
-                f"expected a model of one head that reads the map {model.backbone.layer}, got "
-                f"{heads} reading {', '.join(model.head.layers)}; fuse it after the training"
+                f"expected a model of one branch that reads {model.backbone.layer}, got {heads} "
+                f"reading {', '.join(model.head.layers)}; fuse models after their training"
             )
         self.context, self.pooling = model.context, model.pooling
         self.whitening = model.whitening
