@@ -8,20 +8,25 @@ import torch.distributed as dist
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
+    from accelerate import Accelerator
+    from accelerate.utils import KwargsHandler
 
 __all__ = ["gather_rows", "processes"]
 
 
-def processes() -> "PartialState":
+def processes(*handlers: "KwargsHandler") -> "Accelerator":
     """The processes of this run: this one alone, or those that ``accelerate launch`` started.
 
     The others wait as long as it takes while one renders, which may be hours; what a process group
     waits by default is minutes.
-    """
-    from accelerate import PartialState
 
-    return PartialState(timeout=timedelta(days=2))
+    Args:
+        handlers: Accelerate's own options, such as ``DistributedDataParallelKwargs``.
+    """
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    return Accelerator(kwargs_handlers=[patient, *handlers])
 
 
 class _Gather(torch.autograd.Function):

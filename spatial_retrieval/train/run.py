@@ -196,10 +196,15 @@ class Run:
 
 
 def _accelerator(model: nn.Module, data: TrainingData, source: BatchSource) -> "Accelerator":
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    """The processes, prepared for parameters that never get a gradient, if there are any."""
+    from accelerate import DistributedDataParallelKwargs
 
-    several = processes().num_processes > 1
-    item = data.train[int(source.batch(0)[0]), 0] if several else None
-    idle = several and has_idle_parameters(model, item)
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if idle else None
-    return Accelerator(kwargs_handlers=handlers)
+    accelerator = processes()
+    if accelerator.num_processes == 1:
+        return accelerator
+    idle = has_idle_parameters(model, data.train[int(source.batch(0)[0]), 0])
+    return (
+        processes(DistributedDataParallelKwargs(find_unused_parameters=True))
+        if idle
+        else accelerator
+    )
