@@ -7,9 +7,10 @@ from torch import nn
 
 from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.models.backbone import Backbone, build_backbone
+from spatial_retrieval.models.compose import single
 from spatial_retrieval.models.config import ModelConfig
 from spatial_retrieval.models.head import Branch, Head
-from spatial_retrieval.models.model import RetrievalModel, single
+from spatial_retrieval.models.model import RetrievalModel
 
 __all__ = ["build_model"]
 
