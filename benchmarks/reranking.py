@@ -27,19 +27,20 @@ from typing import Any
 import numpy as np
 
 from spatial_retrieval import DescriptorIndex, describe, embedded_models, list_images, load_model
-from spatial_retrieval.evaluate.folder import FolderSplit, split_folder, without_self
+from spatial_retrieval.evaluate.folder import FolderSplit, split_folder
 from spatial_retrieval.evaluate.reranking import (
     PUBLISHED_SECONDS,
     Reranked,
-    labelled_ap,
     rerank_timed,
     reranking_table,
 )
 from spatial_retrieval.facades.data import twin_facades
 from spatial_retrieval.files import write_json
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name, sift
+from spatial_retrieval.rerank.order import without_self
 
 QUALITY = ("none", "aqe", "superglobal", "verify", "verify-learned", "verify-cells", "hypergraph")
 COSTS = ("milliseconds", "cpu_milliseconds", "features_milliseconds")

@@ -1,9 +1,10 @@
 """A folder of photographs, as anyone has one."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "list_images"]
+__all__ = ["IMAGE_SUFFIXES", "labels_of", "list_images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -28,3 +29,22 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
     if not names:
         raise ValueError(f"{folder}: holds no photograph ({', '.join(IMAGE_SUFFIXES)})")
     return sorted(names)
+
+
+def labels_of(names: Sequence[str]) -> list[str]:
+    """Each photograph's label: the first folder of its relative name.
+
+    Raises:
+        ValueError: if a name has no folder.
+
+    Example:
+        >>> labels_of(["tower/1.jpg", "bridge/a/1.jpg", "bridge/b/2.jpg"])
+        ['tower', 'bridge', 'bridge']
+    """
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise ValueError(
+            f"expected every photograph in a sub-folder that is its label, got {loose[0]!r} "
+            f"and {len(loose) - 1} others outside"
+        )
+    return [name.split("/", 1)[0] for name in names]

@@ -12,7 +12,6 @@ import numpy as np
 
 from spatial_retrieval.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from spatial_retrieval.metrics.gap import gap_recovered
-from spatial_retrieval.metrics.revisited import average_precision, positive_ranks
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import RerankContext, by_name
 
@@ -20,7 +19,6 @@ __all__ = [
     "PUBLISHED_SECONDS",
     "QueryVerdict",
     "Reranked",
-    "labelled_ap",
     "rerank_timed",
     "reranking_table",
     "was_needed",
@@ -118,35 +116,6 @@ def rerank_timed(
         cpu_milliseconds=(cpu - worked) * per_query,
         features_milliseconds=waited * per_query,
     )
-
-
-def labelled_ap(
-    ranking: Ranking,
-    query_labels: np.ndarray,
-    database_labels: np.ndarray,
-    *,
-    own: np.ndarray | None = None,
-) -> np.ndarray:
-    """Average precision of each query, where photographs of one label hit each other.
-
-    Args:
-        ranking: Q lists.
-        query_labels: (Q,).
-        database_labels: (M,).
-        own: (Q,) database positions of the queries themselves, which are no hits; None if the
-            queries are not in the database.
-
-    Returns:
-        (Q,) float64, NaN where no photograph of the label is left.
-    """
-    aps = np.full(len(ranking), np.nan)
-    for q, ids in enumerate(ranking.ids):
-        positives = np.flatnonzero(database_labels == query_labels[q])
-        if own is not None:
-            positives = positives[positives != own[q]]
-        if len(positives):
-            aps[q] = average_precision(positive_ranks(ids, positives), len(positives))
-    return aps
 
 
 def was_needed(before: Reranked, after: Reranked, uncertainty: np.ndarray) -> list[QueryVerdict]:

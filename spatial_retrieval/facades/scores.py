@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatial_retrieval.facades.data import TwinFacades
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.metrics.bootstrap import Interval, bootstrap_interval, paired_bootstrap
-from spatial_retrieval.metrics.revisited import average_precision
 from spatial_retrieval.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def score_twins(similarity: np.ndarray, data: TwinFacades) -> TwinScores:
     ahead = similarity[query, positive] - similarity[query, twin]
     return TwinScores(
         data=data,
-        ap=np.array([_leave_one_out(similarity[q], data.labels, q) for q in range(n)]),
+        ap=_leave_one_out(similarity, data.labels),
         triplets=triplets,
         correct=(np.sign(ahead) + 1) / 2,
     )
@@ -220,11 +220,12 @@ def _triplets(data: TwinFacades) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _leave_one_out(similarity: np.ndarray, labels: np.ndarray, query: int) -> float:
-    order = np.argsort(-similarity, kind="stable")
-    order = order[order != query]
-    ranks = np.flatnonzero(labels[order] == labels[query])
-    return average_precision(ranks, len(ranks)) if len(ranks) else float("nan")
+def _leave_one_out(similarity: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) average precision of each photograph among all others, equal scores in data order."""
+    everyone = np.arange(len(similarity))
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    others = order[order != everyone[:, None]].reshape(len(everyone), -1)
+    return labelled_ap(others, labels, labels, own=everyone)
 
 
 def _row(name: str, cells: Sequence[object], width: int) -> str:

@@ -30,7 +30,7 @@ def xfeat(*, points: int = 512, **geometry: Any) -> LocalMethod:
     """XFeat points paired by LighterGlue.
 
     Args:
-        points: strongest key points kept.
+        points: strongest keypoints kept.
         geometry: fields of `LocalMethod` (``size``, ``threshold``, ``geometry``, …).
 
     Raises:
@@ -49,7 +49,7 @@ def aliked(*, points: int = 512, **geometry: Any) -> LocalMethod:
     """ALIKED points paired by LightGlue.
 
     Args:
-        points: strongest key points kept.
+        points: strongest keypoints kept.
         geometry: fields of `LocalMethod` (``size``, ``threshold``, ``geometry``, …).
 
     Raises:

@@ -7,11 +7,11 @@ from reranking_toys import textured
 from spatial_retrieval.evaluate.reranking import (
     PUBLISHED_SECONDS,
     Reranked,
-    labelled_ap,
     rerank_timed,
     reranking_table,
     was_needed,
 )
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.metrics.gap import gap_recovered
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext
