@@ -29,14 +29,14 @@ def card_of(
         photographs: data set whose photographs these are, if that is not the one scored.
         facts: the card's other attributes.
     """
-    frozen = not model.config.context and model.config.dim is None
+    unstated = "not stated, see the model's card"
     training = args.training_data or (
-        "ImageNet-1k (backbone), nothing else" if frozen else "not stated, see the model's card"
+        unstated if model.is_trained else "ImageNet-1k (backbone), nothing else"
     )
     dataset = photographs or facts["dataset"].removesuffix("+r1m")
     whitening = "none"
-    if model.config.dim is not None:
-        learned = args.whitening_data or "not stated, see the model's card"
+    if model.is_whitened:
+        learned = args.whitening_data or unstated
         whitening = f"{model.dim} dimensions; learned on: {learned}"
     return ResultCard(
         model=f"{args.model} ({model.fingerprint()[:12]})",
