@@ -102,6 +102,18 @@ def test_propagation_walks_a_graph_without_the_query():
     assert found != hypergraph(ranking, NeighbourLists(vectors, k=3), Anything())
 
 
+def test_hypergraph_by_name_walks_it_without_the_query_too():
+    vectors = database(2)
+    seen = {"neighbours": 3, "_verifiers": {"sift": Anything()}, "database_images": []}
+    ranking, context = everyone(vectors, query_images=[None] * M, **seen)
+    found = by_name("hypergraph")(ranking, context)
+    for q in (0, 17, M - 1):
+        expected = by_name("hypergraph")(*without(vectors, q, query_images=[None], **seen)).ids[0]
+        np.testing.assert_array_equal(found.ids[q], expected + (expected >= q))
+    leaking = RerankContext(queries=vectors, database=vectors, query_images=[None] * M, **seen)
+    assert found != by_name("hypergraph")(ranking, leaking)
+
+
 def test_a_table_needs_a_column_to_spare():
     table = np.array([[1, 2], [0, 2], [0, 1], [0, 1]])
     lists = NeighbourLists(np.eye(4), k=2, table=table)
