@@ -54,7 +54,7 @@ def test_equals_plain_loops(n, k):
 
 
 def test_a_hit_is_not_one_of_its_own_neighbours_where_rows_are_not_quite_of_unit_length():
-    # saved rows are of unit length but for 0.001: to a short one, longer ones are nearer than itself
+    # saved rows may be 0.001 too long or short: to a short one, long ones are nearer than itself
     turn = np.array([0.0, 0.002, -0.003, 1.0, 1.4])
     vectors = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     vectors *= np.array([0.9992, 1.0008, 1.0007, 1.0, 1.0])[:, None]
