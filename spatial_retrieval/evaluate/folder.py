@@ -87,13 +87,13 @@ def split_folder(names: Sequence[str]) -> FolderSplit:
     label_names = tuple(map(str, found))
     if len(label_names) < 2:
         raise ValueError(f"expected at least 2 sub-folders as labels, got {len(label_names)}")
-    asks = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])
+    is_query = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])
     everyone = np.arange(len(names))
-    if not asks.any():
+    if not is_query.any():
         return FolderSplit(labels, label_names, everyone, everyone, True)
-    if asks.all():
+    if is_query.all():
         raise ValueError("expected photographs to search among, got query* files only")
-    return FolderSplit(labels, label_names, everyone[asks], everyone[~asks], False)
+    return FolderSplit(labels, label_names, everyone[is_query], everyone[~is_query], False)
 
 
 def folder_scores(

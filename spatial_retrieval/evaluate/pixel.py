@@ -85,12 +85,12 @@ def localize_pairs(
         (query, image) → (n, 2) outline of the best region, pixels (x, y) of the database image;
         pairs without a region are left out.
     """
-    asked: dict[int, list[int]] = {}
+    by_image: dict[int, list[int]] = {}
     for query, image in sorted(pairs):
-        asked.setdefault(image, []).append(query)
+        by_image.setdefault(image, []).append(query)
     prepared: dict[int, Query] = {}
     found = {}
-    for image, queries in asked.items():
+    for image, queries in by_image.items():
         new = [q for q in queries if q not in prepared]
         prepared |= {q: _prepared(model, images, q, size) for q in new}
         outlines = _outlines(model, images, image, [prepared[q] for q in queries], size)

@@ -1,6 +1,6 @@
 r"""Was re-ranking needed? What each re-ranker adds to a search, and what it costs.
 
-Each re-ranker runs on the same first search, with its time; a table compares them, and
+Each re-ranker runs on the same initial retrieval, with its time; a table compares them, and
 `gap_recovered` says how much of spatial verification's gain something else gives.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from spatial_retrieval.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from spatial_retrieval.metrics.gap import gap_recovered
 from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank import RerankContext, by_name
+from spatial_retrieval.rerank import RerankContext, Reranker, label_of, resolve
 
 __all__ = [
     "PUBLISHED_SECONDS",
@@ -28,11 +28,15 @@ __all__ = [
 # Seconds per query on ROxford with a million distractors, as the authors of hypergraph propagation
 # report them (NeurIPS 2021); neighbour lists and matches between database images are not counted.
 PUBLISHED_SECONDS = {
-    "first search": 0.62,
+    "initial retrieval": 0.62,
     "hypergraph": 1.07,
     "uncertainty": 0.0003,
     "verify": 41.12,
 }
+
+
+_COLUMNS = ("method", "mAP", "against initial retrieval", "gap recovered")
+_COLUMNS += ("ms/query", "CPU ms/query")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +66,7 @@ class QueryVerdict:
 
     Attributes:
         uncertainty: entropy of the communities among its first hits, before.
-        before: average precision of the first search.
+        before: average precision of the initial retrieval.
         after: average precision after re-ranking.
         new_first: whether another image came first.
         moved: how many images changed their place.
@@ -81,7 +85,7 @@ class QueryVerdict:
 
 
 def rerank_timed(
-    name: str,
+    reranker: Reranker | str,
     ranking: Ranking,
     context: RerankContext,
     score: Callable[[Ranking], np.ndarray],
@@ -91,8 +95,8 @@ def rerank_timed(
     """Re-rank, score, and note the time; extraction of local features is told apart.
 
     Args:
-        name: of a re-ranker, see `spatial_retrieval.rerank.by_name`.
-        ranking: the first search's hit.
+        reranker: a re-ranker, or its name, see `spatial_retrieval.rerank`.
+        ranking: the initial retrieval's hits.
         context: what the re-ranker may see. It keeps matches, so give each run its own.
         score: ranking → (Q,) average precision; ground truth stays in here.
         label: name of the row, by default the re-ranker's.
@@ -101,15 +105,15 @@ def rerank_timed(
         ValueError: if there is no re-ranker of that name, or the context lacks what it needs.
         ImportError: if it needs a package that is not installed; the message says how.
     """
-    reranker = by_name(name)
+    run = resolve(reranker)
     waited, worked = context.features.seconds, context.features.cpu_seconds
     start, cpu_start = perf_counter(), process_time()
-    found = reranker(ranking, context)
+    found = run(ranking, context)
     wall, cpu = perf_counter() - start, process_time() - cpu_start
     waited, worked = context.features.seconds - waited, context.features.cpu_seconds - worked
     per_query = 1000 / max(len(ranking), 1)
     return Reranked(
-        name=label or name,
+        name=label or label_of(reranker),
         ranking=found,
         ap=np.asarray(score(found), dtype=np.float64),
         milliseconds=(wall - waited) * per_query,
@@ -122,9 +126,9 @@ def was_needed(before: Reranked, after: Reranked, uncertainty: np.ndarray) -> li
     """What re-ranking did, query by query.
 
     Args:
-        before: the first search.
+        before: the initial retrieval.
         after: the same queries re-ranked.
-        uncertainty: (Q,) of the first search, see `RerankContext.uncertainty`.
+        uncertainty: (Q,) of the initial retrieval, see `RerankContext.uncertainty`.
     """
     if before.ranking.ids.shape != after.ranking.ids.shape:
         raise ValueError(
@@ -167,8 +171,8 @@ def reranking_table(
     if base not in named:
         raise ValueError(f"expected a row {base!r} among {', '.join(named)}")
     lines = [
-        "| method | mAP | against the first search | gap recovered | ms/query | CPU ms/query |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     for row in rows:
         same = row.name == base

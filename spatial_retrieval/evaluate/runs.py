@@ -109,7 +109,7 @@ def run_revisited(
     queries = _describe(model, images.queries, size, scales, boxes=boxes)
     described = perf_counter()
     index = DescriptorIndex.build(rows, [str(i) for i in range(len(rows))])
-    index.search(queries[:1], 1)  # builds what only the first search builds
+    index.search(queries[:1], 1)  # builds what only the first call builds
     context = RerankContext(
         queries=queries,
         database=rows,
@@ -151,15 +151,15 @@ def run_folder(
     described = perf_counter()
     database, features = [paths[i] for i in split.database], FeatureCache.kept()
 
-    def reranked(ranking: Ranking, asked: np.ndarray) -> Ranking:
+    def reranked(ranking: Ranking, chosen: np.ndarray) -> Ranking:
         context = RerankContext(
-            queries=rows[split.queries[asked]],
+            queries=rows[split.queries[chosen]],
             database=rows[split.database],
-            query_images=[paths[i] for i in split.queries[asked]],
+            query_images=[paths[i] for i in split.queries[chosen]],
             database_images=database,
             model=model,
             features=features,
-            own=asked if split.leave_one_out else None,
+            own=chosen if split.leave_one_out else None,
         )
         return reranker(ranking, context)
 

@@ -5,7 +5,7 @@ a result card, can be run and its rules shown on a machine without the real phot
 
 For each house of Twin Façades: its easy views are easy hits, its other views hard ones, and a
 corner that shows less than a quarter of it is junk, as in Oxford and Paris. A query is one more
-easy view beside a photograph of another house; its box is around the house that is asked for.
+easy view next to a photograph of another house; its box is around the house that is queried.
 Labels of PROxford's form say where the house is in each hit.
 """
 
@@ -53,10 +53,10 @@ def miniature_roxford(
     (folder / "jpg").mkdir(parents=True, exist_ok=True)
     (folder / "miniature").touch()
     shown = [np.flatnonzero(houses.labels == k) for k in range(landmarks)]
-    asked = [view[houses.difficulty[view] == "E"][0] for view in shown]
+    queried = [view[houses.difficulty[view] == "E"][0] for view in shown]
     names, gnd, labels = [], [], {}
     for k in range(landmarks):
-        hits = [i for i in shown[k] if i != asked[k]]
+        hits = [i for i in shown[k] if i != queried[k]]
         lists = {"easy": [], "hard": [], "junk": [len(names) + len(hits)]}
         for i in hits:
             lists["easy" if houses.difficulty[i] == "E" else "hard"].append(len(names))
@@ -64,9 +64,11 @@ def miniature_roxford(
             names.append(_save(folder, houses.image(i), f"house_{k:03d}_{len(names):06d}"))
         corner = _corner(houses, hits[0])
         names.append(_save(folder, corner, f"house_{k:03d}_{len(names):06d}"))
-        other = asked[(k + 2) % landmarks]  # of another pair of twins
-        _save(folder, _beside(houses.image(other), houses.image(asked[k])), f"query_{k:03d}")
-        gnd.append({"bbx": _box(houses.mask(asked[k]), shift=size), **lists})
+        other = queried[(k + 2) % landmarks]  # of another pair of twins
+        _save(
+            folder, _side_by_side(houses.image(other), houses.image(queried[k])), f"query_{k:03d}"
+        )
+        gnd.append({"bbx": _box(houses.mask(queried[k]), shift=size), **lists})
     write_json(Path(root) / "oxford_pair2labelpath.json", labels)
     return _opened(root, names, [f"query_{k:03d}" for k in range(landmarks)], gnd)
 
@@ -105,7 +107,7 @@ def _corner(houses: TwinFacades, i: int) -> Image.Image:
     return houses.image(i).crop((round(x0), round(y0), round(right), round(bottom)))
 
 
-def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     both = Image.new("RGB", (left.width + right.width, right.height))
     both.paste(left, (0, 0))
     both.paste(right, (left.width, 0))

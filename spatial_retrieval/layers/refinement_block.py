@@ -59,7 +59,7 @@ class RefinementBlock(nn.Module):
         Args:
             h: (B, K, D) before the block.
             weights: as in :meth:`forward`.
-            node: i, whose messages are asked for.
+            node: i, whose messages are wanted.
 
         Returns:
             (B, R, K): the length of W_r w_ij (y_j − y_i); 0 where j is no neighbour.

@@ -9,7 +9,7 @@ from i to j takes the point pairs :math:`(a, b)` that spatial verification found
     R_j \leftarrow R_j \cup \mathrm{box}(B),
 
 and reaches j if B is not empty. An edge needs 20 pairs, as a trusted start does. So a photograph
-of a door doesn't lead to photographs of the tower beside it. After three breadth-first hops the
+of a door doesn't lead to photographs of the tower next to it. After three breadth-first hops the
 order is: images in the order they were reached, then the rest as they were. An, Huo & Yoon,
 *Hypergraph propagation and community selection for objects retrieval*, NeurIPS 2021.
 
@@ -40,7 +40,7 @@ EVERYWHERE: Box = (-np.inf, -np.inf, np.inf, np.inf)  # x0, y0, x1, y1, borders 
 
 
 class PairMatcher(Protocol):
-    """What propagation asks of spatial verification; `Verifier` is one."""
+    """What propagation needs of spatial verification; `Verifier` is one."""
 
     failed: dict[tuple[str, int], str]
 
@@ -95,7 +95,7 @@ def choose_start(ids: Sequence[int], inliers: Callable[[int], int], *, trust: in
 
     Args:
         ids: hits, best first.
-        inliers: number of matches of a hit with the query; asked only as far as needed.
+        inliers: number of matches of a hit with the query; called only as far as needed.
         trust: inliers that make a start safe.
     """
     if inliers(ids[0]) >= trust:

@@ -180,7 +180,7 @@ def test_a_planted_copy_of_the_query_comes_first(name):
     database, queries = unit(rng, 60, 32), unit(rng, 4, 32)
     database[[5, 15, 25, 35]] = queries
     ranking = search(queries, database)
-    ids = np.roll(ranking.ids, 1, axis=1)  # the first search puts it second
+    ids = np.roll(ranking.ids, 1, axis=1)  # the initial retrieval puts it second
     ranking = Ranking(ids, ranking.scores)
     found = by_name(name)(ranking, RerankContext(queries=queries, database=database))
     assert found.ids[:, 0].tolist() == [5, 15, 25, 35]
