@@ -130,11 +130,11 @@ def test_the_report_has_a_row_for_each_method(tiny, gem, monkeypatch):
     assert not run_twins(gem, few, size=64, baselines=False).scores.baselines
 
 
-def test_a_reranked_run_has_the_first_search_beside_it(tiny, gem, monkeypatch, tmp_path):
+def test_a_reranked_run_has_the_initial_retrieval_beside_it(tiny, gem, monkeypatch, tmp_path):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
     plain = run_twins(gem, tiny, size=64, baselines=False)
     run = run_twins(gem, tiny, size=64, baselines=False, rerank="aqe")
-    assert list(run.scores.baselines) == ["the first search"]
+    assert list(run.scores.baselines) == ["initial retrieval"]
     np.testing.assert_array_equal(run.first.ap, plain.scores.ap)
     assert not np.array_equal(run.scores.ap, plain.scores.ap)
     gains = run.scores.gain(run.first)
