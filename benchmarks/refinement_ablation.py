@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from spatial_retrieval.facades.data import TwinFacades, twin_facades
 from spatial_retrieval.facades.scores import evaluate_twins
 from spatial_retrieval.files import cache_dir, write_json
-from spatial_retrieval.images import to_tensor
 from spatial_retrieval.layers.attention import SecondOrderAttention
 from spatial_retrieval.layers.controls import ConvolutionControl
 from spatial_retrieval.layers.pooling import GeM
@@ -39,7 +38,7 @@ from spatial_retrieval.models.backbone import build_backbone
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.train.checkpoint import load_checkpoint
 from spatial_retrieval.train.data import LabelledSet, TrainingData
-from spatial_retrieval.train.map_set import MapSet, cache_maps
+from spatial_retrieval.train.maps import cached_maps
 from spatial_retrieval.train.validation import encode
 
 LAYER, SIZE, DIM = "stage5+stage4", 448, 256
@@ -144,28 +143,9 @@ def photographs(split: str, options: argparse.Namespace) -> TwinFacades:
     return twin_facades(split, landmarks, views, size=SIZE, workers=1)
 
 
-def maps(split: str, options: argparse.Namespace) -> MapSet:
+def maps(split: str, options: argparse.Namespace) -> LabelledSet:
     """The cached maps of a split, made where they are missing."""
-    data = photographs(split, options)
-    backbone = build_backbone(layer=LAYER)
-
-    class Images:  # decoded one after another, only where a shard is missing
-        def __len__(self) -> int:
-            return len(data)
-
-        def __getitem__(self, i: int) -> Tensor:
-            return to_tensor(data.image(i))
-
-    return cache_maps(
-        options.root / f"{split}-{len(data.twin_of)}",
-        Images(),
-        backbone,
-        labels=data.labels,
-        about={"layer": LAYER, "size": SIZE, "split": split},
-        twin_of=data.twin_of,
-        difficulty=data.difficulty.tolist(),
-        progress=True,
-    )
+    return cached_maps(photographs(split, options), build_backbone(layer=LAYER), progress=True)
 
 
 def train_row(options: argparse.Namespace) -> None:
