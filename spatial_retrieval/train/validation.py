@@ -69,12 +69,13 @@ def leave_one_out_map(descriptors: np.ndarray, labels: np.ndarray) -> float:
     order = np.argsort(-(descriptors @ descriptors.T), axis=1, kind="stable")
     order = order[order != np.arange(len(order))[:, None]].reshape(len(order), -1)
     positive = labels[order] == labels[:, None]  # (N, N − 1)
-    ap = np.array([average_precision(np.flatnonzero(row), row.sum()) for row in positive])
     asked = positive.any(axis=1)
     if not asked.any():
         raise ValueError("expected at least two items of some label, got none")
-    present = np.unique(labels[asked])
-    return float(np.mean([ap[asked & (labels == label)].mean() for label in present]))
+    ap = [average_precision(np.flatnonzero(row), row.sum()) for row in positive[asked]]
+    labels = labels[asked]
+    by_label = [np.mean(np.array(ap)[labels == label]) for label in np.unique(labels)]
+    return float(np.mean(by_label))
 
 
 def twin_accuracy(

@@ -51,10 +51,14 @@ def free_port():
 
 def launch(code, ranks):
     common = {
-        **os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
         "LOCAL_WORLD_SIZE": str(ranks),
-    }  # fmt: skip
+    }
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -70,14 +74,21 @@ def launch(code, ranks):
 
 def test_two_processes_see_different_data_and_give_the_weights_of_one(tmp_path):
     common = {
-        "steps": 6, "groups": 2, "lr": 1e-2, "validate_every": 3, "checkpoint_every": 3,
-        "accumulate": 2, "mine_every": 3, "objective": {"supcon": 1.0, "cosface": 1.0},
-    }  # fmt: skip
+        "steps": 6,
+        "groups": 2,
+        "lr": 1e-2,
+        "validate_every": 3,
+        "checkpoint_every": 3,
+        "accumulate": 2,
+        "mine_every": 3,
+        "objective": {"supcon": 1.0, "cosface": 1.0},
+    }
     config = TrainConfig.from_json({"output": str(tmp_path / "two"), **common})
     code = RANK.format(
-        tests=str(Path(__file__).parents[1]), config=json.dumps(asdict(config)),
+        tests=str(Path(__file__).parents[1]),
+        config=json.dumps(asdict(config)),
         out=str(tmp_path / "rank"),
-    )  # fmt: skip
+    )
     launch(code, 2)
     ranks = [json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2)]
     one = TinyHead()
@@ -87,8 +98,9 @@ def test_two_processes_see_different_data_and_give_the_weights_of_one(tmp_path):
         assert not set(a) & set(b)
     for rank in ranks:
         for mine, theirs in zip(one.parameters(), rank["weights"], strict=True):
-            torch.testing.assert_close(mine.detach().flatten(), torch.tensor(theirs), rtol=1e-4,
-                                       atol=1e-5)  # fmt: skip
+            torch.testing.assert_close(
+                mine.detach().flatten(), torch.tensor(theirs), rtol=1e-4, atol=1e-5
+            )
         assert rank["best"] == pytest.approx(result.best) and rank["steps"] == 6
 
 
