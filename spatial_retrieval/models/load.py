@@ -116,11 +116,7 @@ def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> Retri
         raise ValueError(f"{folder}: no readable model ({error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    weights = {
-        _renamed(name): value
-        for name, value in weights.items()
-        if not name.startswith("backbone.network.classifier.")  # kept by older versions, never used
-    }
+    weights = _without_classifier({_renamed(name): value for name, value in weights.items()}, model)
     _check_weights(folder, model, weights, whole)
     model.load_state_dict(weights, strict=False)
     model.card = _card(folder / "card.json")
@@ -182,6 +178,13 @@ def _renamed(name: str) -> str:
             inner = part if part.startswith("whitening.") else f"branches.0.{part}"
             return new + inner
     return f"head.{name}" if name.startswith("whitening.") else name
+
+
+def _without_classifier(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Older files of whole models hold the backbone's ImageNet classifier; nothing reads it."""
+    known = set(model.state_dict())
+    dead = {k for k in weights if k.startswith("backbone.network.classifier.") and k not in known}
+    return {name: value for name, value in weights.items() if name not in dead}
 
 
 def _check_weights(
