@@ -29,6 +29,7 @@ from spatial_retrieval.facades.scores import TwinScores, evaluate_twins
 from spatial_retrieval.features.extraction import load_tensor
 from spatial_retrieval.files import atomic_writer, cache_dir
 from spatial_retrieval.metrics.bootstrap import bootstrap_interval
+from spatial_retrieval.models import fuse
 from spatial_retrieval.train.objectives import side_by_side
 
 PLAIN = "lite0-gem"
@@ -80,7 +81,7 @@ def main() -> None:
         own = [np.mean([folder_scores(rows[n][m], s).macro_map for m in models])
                for n, s in splits.items()]  # fmt: skip
         model = loaded[models[0]]
-        model = model if name == PLAIN or model.plain else model.beside(loaded[PLAIN], args.share)
+        model = model if name == PLAIN or model.base else fuse(loaded[PLAIN], model, args.share)
         cells += [" / ".join(f"{100 * x:.1f}" for x in own), f"{milliseconds(model):.0f}"]
         print("| " + " | ".join([*cells, f"{parameters(model) / 1e6:.2f} M"]) + " |")
 
@@ -101,13 +102,13 @@ def described(models: dict[str, RetrievalModel], files: list[Path]) -> dict[str,
     }
     missing = {name: model for name, model in models.items() if not store[name].exists()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in missing}
-    layers = sorted({model.config.layer for model in missing.values()})
+    layers = sorted({model.head.main.layers[0] for model in missing.values()})
     backbone = models[PLAIN].backbone
     with torch.inference_mode():
         for path in tqdm(files if missing else [], desc=mark):
             maps = dict(zip(layers, backbone.maps(load_tensor(path)[None], layers), strict=True))
             for name, model in missing.items():
-                x = model.context(maps[model.config.layer])
+                x = model.context(maps[model.head.main.layers[0]])
                 found[name].append(model.descriptor(x)[0].numpy())
     for name, rows in found.items():
         with atomic_writer(store[name]) as file:

@@ -14,6 +14,7 @@ import numpy as np
 
 from spatial_retrieval import RetrievalModel, describe, list_images, load_model
 from spatial_retrieval.facades.data import twin_facades
+from spatial_retrieval.models import fuse
 from spatial_retrieval.train.validation import leave_one_out_map, twin_accuracy
 
 SHARES = np.round(np.arange(0, 1.001, 0.05), 2)
@@ -34,8 +35,8 @@ def main() -> None:
     plain, model = (load_model(m, device="cpu") for m in (args.plain, args.model))
     share = args.share
     if share is None:
-        share = chosen(model.beside(plain, 0.5), plain.dim, args.photographs, args.landmarks)
-    model.beside(plain, share).save_pretrained(args.output, half=True)
+        share = chosen(fuse(plain, model, 0.5), plain.dim, args.photographs, args.landmarks)
+    fuse(plain, model, share).save_pretrained(args.output, half=True)
     print(f"share {share:.2f} → {args.output}")
 
 

@@ -192,13 +192,13 @@ def _card(args: argparse.Namespace, model: Any, timing: Any, **facts: Any) -> "R
     from spatial_retrieval.evaluate.cards import ResultCard
     from spatial_retrieval.evaluate.published import landmark_overlap
 
-    plain = not model.config.context and model.config.dim is None
+    unstated = "not stated, see the model's card"
     training = args.training_data or (
-        "ImageNet-1k (backbone), nothing else" if plain else "not stated, see the model's card"
+        unstated if model.is_trained else "ImageNet-1k (backbone), nothing else"
     )
     whitening = "none"
-    if model.config.dim is not None:
-        learned = args.whitening_data or "not stated, see the model's card"
+    if model.is_whitened:
+        learned = args.whitening_data or unstated
         whitening = f"{model.dim} dimensions; learned on: {learned}"
     return ResultCard(
         model=f"{args.model} ({model.fingerprint()[:12]})",

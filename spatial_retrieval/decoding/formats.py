@@ -22,32 +22,16 @@ FORMATS: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 # photographs and pictures that nothing here reads
 _OTHERS = {
-    "camera raw": [
-        "arw",
-        "cr2",
-        "cr3",
-        "crw",
-        "dng",
-        "nef",
-        "nrw",
-        "orf",
-        "pef",
-        "raf",
-        "raw",
-        "rw2",
-        "rwl",
-        "sr2",
-        "srw",
-        "x3f",
-    ],
-    "JPEG 2000": ["j2k", "jp2", "jpf", "jpx"],
-    "JPEG XL": ["jxl"],
-    "Photoshop": ["psb", "psd"],
-    "SVG": ["svg", "svgz"],
-    "other pictures": ["hdr", "exr", "ico", "pbm", "pcx", "pgm", "pnm", "ppm", "tga", "xcf"],
+    "camera raw": """.arw .cr2 .cr3 .crw .dng .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srw
+        .x3f""",
+    "JPEG 2000": ".j2k .jp2 .jpf .jpx",
+    "JPEG XL": ".jxl",
+    "Photoshop": ".psb .psd",
+    "SVG": ".svg .svgz",
+    "other pictures": ".hdr .exr .ico .pbm .pcx .pgm .pnm .ppm .tga .xcf",
 }
 _BY_SUFFIX = {s: name for name, (suffixes, _, _) in FORMATS.items() for s in suffixes} | {
-    f".{s}": name for name, suffixes in _OTHERS.items() for s in suffixes
+    suffix: name for name, suffixes in _OTHERS.items() for suffix in suffixes.split()
 }
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),

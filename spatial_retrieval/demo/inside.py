@@ -7,7 +7,7 @@ the similarity is linear in :math:`W g` once the norms are fixed. A cell n contr
              = \sum_c \frac{x_{cn}^p}{\sum_m x_{cm}^p}\, g_c\, (W^\top d)_c ,
 
 and the contributions of all cells add up to the similarity without the whitening's bias. A model
-with a plain part beside it has two such similarities; its own is their weighted mean.
+of two heads has two such similarities; its own is their weighted mean.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from spatial_retrieval.features.extraction import DEFAULT_SIZE
 from spatial_retrieval.images import load_image, resize, to_tensor
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.smoothing import LearnableSmoothing
-from spatial_retrieval.models import PlainPart, RetrievalModel
+from spatial_retrieval.models import Head, RetrievalModel
+from spatial_retrieval.models.head import Maps
 
 __all__ = ["Inside", "Part", "contributions", "heat_png", "look_inside"]
 
@@ -106,22 +107,16 @@ def look_inside(
     tensors = [to_tensor(image)[None].to(model.device) for image in images]
     with torch.no_grad():
         stages = model.stages(tensors[0])
-        own = [list(stages.values())[-1], model.feature_map(tensors[1])]
-        found = [_part("context" if len(model.context) else "GeM", 1.0, model, own)]
-        if model.plain is not None:
-            layer, weight = model.config.beside.layer, model.config.weight
-            plain = [model.backbone.maps(x, [layer])[0] for x in tensors]
-            found = [
-                _part("GeM", weight, model.plain, plain),
-                _part("context", 1 - weight, model, own),
-            ]
+        maps = [model.maps(x) for x in tensors]
+        found = [_part(name, weight, head, maps) for name, (head, weight) in model.heads.items()]
     parts, pairs = zip(*found, strict=True)
+    grids = [m[model.head.main.layers[0]] for m in maps]
     shares = tuple(
         sum(part.weight * _on_grid(pair[i], x) for part, pair in zip(parts, pairs, strict=True))
-        for i, x in enumerate(own)
+        for i, x in enumerate(grids)
     )
     stages = {name: x.float().cpu() for name, x in stages.items()}
-    height, width = own[0].shape[-2:]
+    height, width = grids[0].shape[-2:]
     cell = (
         min(int(point[1] * height / query.height), height - 1),
         min(int(point[0] * width / query.width), width - 1),
@@ -131,33 +126,41 @@ def look_inside(
     return Inside(*images, cell, stages, inputs, layers, parts, shares)
 
 
-def contributions(model: RetrievalModel | PlainPart, x: Tensor, other: Tensor) -> Tensor:
+def contributions(head: Head, maps: Maps, other: Tensor) -> Tensor:
     """How much each cell adds to the similarity with another descriptor.
 
     Args:
-        model: pools and whitens.
-        x: (1, C, H, W).
+        head: pools and whitens.
+        maps: (1, C, H, W) by layer, before the head's context layers.
         other: (1, D) unit row.
 
     Returns:
-        (H, W); the sum is the similarity, less what the whitening's bias adds.
+        (H, W) on the grid of the head's main branch; the sum is the similarity, less what the
+        whitening's bias adds.
     """
-    x = x.detach().requires_grad_()
+    with torch.no_grad():
+        refined = [branch.refined(maps) for branch in head.branches]
+    inputs = [[x.detach().requires_grad_() for x in xs] for xs in refined]
     with torch.enable_grad():
-        pooled = model.pooling(x)
-        whitened = model.whitening(pooled / pooled.norm().detach())
+        pairs = zip(head.branches, inputs, strict=True)
+        rows = [branch.pooling(*xs) for branch, xs in pairs]
+        scales = [branch.scale for branch in head.branches]
+        fixed = [
+            r if s is None else s * r / r.norm().detach() for r, s in zip(rows, scales, strict=True)
+        ]
+        whitened = head.whitening(torch.cat(fixed, dim=1))
         similarity = (whitened / whitened.norm().detach() * other).sum()
-    (gradient,) = torch.autograd.grad(similarity, x)
-    return (gradient * x).sum(dim=1)[0].detach().cpu()
+    cells = [xs[0] for xs in inputs]
+    gradients = torch.autograd.grad(similarity, cells)
+    main = cells[list(head.branches).index(head.main)]
+    each = zip(gradients, cells, strict=True)
+    return sum(_on_grid((g * x).sum(dim=1)[0].detach().cpu(), main) for g, x in each)
 
 
-def _part(
-    name: str, weight: float, model: RetrievalModel | PlainPart, maps: list[Tensor]
-) -> tuple[Part, list[Tensor]]:
-    """A part's similarity of two maps, and what each cell of either adds to it."""
-    describe = model.descriptor if isinstance(model, RetrievalModel) else model
-    a, b = (describe(x) for x in maps)
-    pair = [contributions(model, maps[0], b), contributions(model, maps[1], a)]
+def _part(name: str, weight: float, head: Head, maps: list[Maps]) -> tuple[Part, list[Tensor]]:
+    """A head's similarity of two photographs, and what each cell of either adds to it."""
+    a, b = (head(m) for m in maps)
+    pair = [contributions(head, maps[0], b), contributions(head, maps[1], a)]
     return Part(name, weight, float((a * b).sum())), pair
 
 

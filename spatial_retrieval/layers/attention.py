@@ -10,6 +10,8 @@ ECCV 2020.
 import torch
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
+
 __all__ = ["SecondOrderAttention", "attention_weights"]
 
 
@@ -39,7 +41,7 @@ def attention_weights(f: Tensor, g: Tensor) -> Tensor:
     return torch.softmax(scores * f.shape[1] ** -0.5, dim=-1)
 
 
-class SecondOrderAttention(nn.Module):
+class SecondOrderAttention(Rebuildable, nn.Module):
     """SOLAR's block; its state dict loads from and into the published one.
 
     Args:

@@ -11,10 +11,12 @@ normalisation with one group (Wu & He, ECCV 2018), GELU is of Hendrycks & Gimpel
 
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
+
 __all__ = ["ConvolutionControl"]
 
 
-class ConvolutionControl(nn.Module):
+class ConvolutionControl(Rebuildable, nn.Module):
     """Two 3×3 convolutions and a 1×1 read-out, added to the map.
 
     Args:

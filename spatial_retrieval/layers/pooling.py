@@ -9,6 +9,8 @@ Image Retrieval with No Human Annotation*, TPAMI 2019, eq. 2.
 import torch
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
+
 __all__ = ["GeM", "gem", "mac", "spoc"]
 
 
@@ -53,7 +55,7 @@ def mac(x: Tensor) -> Tensor:
     return x.amax(dim=(-2, -1))
 
 
-class GeM(nn.Module):
+class GeM(Rebuildable, nn.Module):
     """:func:`gem` with its own p: fixed, learned, or learned per channel.
 
     Args:

@@ -34,6 +34,7 @@ from spatial_retrieval.layers.graph import (
     similarity_edges,
     spatial_edges,
 )
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.layers.refinement_block import RefinementBlock
 
 __all__ = ["SpatialContextRefinement"]
@@ -42,7 +43,7 @@ EDGES = ("both", "spatial", "similarity", "random", "none")
 DISPLACEMENTS = ("bins", "none", "bias")
 
 
-class SpatialContextRefinement(nn.Module):
+class SpatialContextRefinement(Rebuildable, nn.Module):
     """Refines the strongest cells of a map by messages from the others.
 
     Args:

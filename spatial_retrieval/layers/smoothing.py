@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.layers.smoothing_checks import (
     check_beside,
     check_kernel,
@@ -140,7 +141,7 @@ class SmoothingKernel:
         )
 
 
-class LearnableSmoothing(nn.Module):
+class LearnableSmoothing(Rebuildable, nn.Module):
     """Learnable Smoothing S with its generator, behind a gate: x ← x + γ (S(x) − x) per stage.
 
     The generator is a 1×1 convolution to ``hidden`` channels, GELU, and a 1×1 convolution to f, a

@@ -1,4 +1,4 @@
-"""``build_model``: the one place where a configuration becomes layers."""
+"""``build_model``: a configuration, or built modules, become a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,42 +7,78 @@ from torch import nn
 
 from spatial_retrieval.layers.pooling import GeM
 from spatial_retrieval.models.backbone import Backbone, build_backbone
+from spatial_retrieval.models.compose import single
 from spatial_retrieval.models.config import ModelConfig
-from spatial_retrieval.models.model import PlainPart, RetrievalModel
+from spatial_retrieval.models.head import Branch, Head
+from spatial_retrieval.models.model import RetrievalModel
 
 __all__ = ["build_model"]
 
 
-def build_model(config: ModelConfig, *, pretrained: bool = True) -> RetrievalModel:
+def build_model(
+    config: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+    *,
+    backbone: Backbone | None = None,
+    context: Mapping[str, nn.Module] | None = None,
+    pooling: nn.Module | None = None,
+    whitening: nn.Module | None = None,
+    pretrained: bool = True,
+) -> RetrievalModel:
     """Build a model in evaluation mode; its context layers and whitening are untrained.
+
+    Modules that are passed take the place of what the configuration names.
+
+    Args:
+        config: names and numbers.
+        backbone: its ``layer`` is read.
+        context: named layers (B, C, H, W) → (B, C, H, W), run in order.
+        pooling: (B, C, H, W) → (B, D).
+        whitening: (B, D) → (B, D′).
+        pretrained: whether the backbone that the configuration names gets its weights.
 
     Raises:
         ValueError: if a name or an argument in the configuration is unknown.
+
+    Example:
+        >>> from spatial_retrieval.layers.smoothing import LearnableSmoothing
+        >>> model = build_model(context={"smoothing": LearnableSmoothing(1280, kernel_size=5)})
+        >>> model.dim
+        1280
     """
-    backbone = build_backbone(config.backbone, layer=config.layer, pretrained=pretrained)
-    kinds = [kind for kind, _ in config.context]
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"expected each kind of context layer at most once, got {kinds}")
-    context = {kind: _layer(kind, backbone.channels, args) for kind, args in config.context}
-    return RetrievalModel(
-        backbone,
-        context=context,
-        pooling=GeM(config.p),
-        whitening=_whitening(backbone.channels, config.dim),
-        config=config,
-        beside=_plain_part(backbone, config.beside) if config.beside else None,
-    ).eval()
+    source = None
+    if backbone is None:
+        backbone = build_backbone(config.backbone, layer=config.layer, pretrained=pretrained)
+        source = {"name": config.backbone, "layer": config.layer}
+    if context is None:
+        context = _context(config, backbone.channels)
+    if whitening is None:
+        whitening = _whitening(backbone.channels, config.dim)
+    pooling = GeM(config.p) if pooling is None else pooling
+    model = single(backbone, pooling, context=context, whitening=whitening, source=source)
+    if config.base is None:
+        return model
+    base = _base(backbone, config.base)
+    weight = config.base_weight
+    return RetrievalModel(backbone, model.head, base=base, base_weight=weight, source=source).eval()
 
 
-def _plain_part(backbone: Backbone, config: ModelConfig) -> PlainPart:
-    if config.context or config.beside:
-        raise ValueError("expected a plain model beside this one, got one with context layers")
+def _base(backbone: Backbone, config: ModelConfig) -> Head:
+    if config.context or config.base:
+        raise ValueError("expected a base without context layers, got one with them")
     channels = backbone.layer_channels(config.layer)
-    return PlainPart(GeM(config.p), _whitening(channels, config.dim), config.dim or channels)
+    branch = Branch(config.layer, GeM(config.p))
+    return Head([branch], _whitening(channels, config.dim))
 
 
 def _whitening(channels: int, dim: int | None) -> nn.Module:
     return nn.Linear(channels, dim) if dim else nn.Identity()
+
+
+def _context(config: ModelConfig, channels: int) -> dict[str, nn.Module]:
+    kinds = [kind for kind, _ in config.context]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"expected each kind of context layer at most once, got {kinds}")
+    return {kind: _layer(kind, channels, args) for kind, args in config.context}
 
 
 def _layer(kind: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""``ModelConfig``: what a model is made of."""
+"""``ModelConfig``: a model of one branch, as a few numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,10 +8,12 @@ from spatial_retrieval.models.backbone import EMBEDDED_BACKBONE
 
 __all__ = ["ModelConfig"]
 
+_RENAMED = {"beside": "base", "weight": "base_weight"}  # as models were saved before format 2
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What a model is made of; its JSON form is ``config.json``.
+    """A model of one branch, as :func:`~spatial_retrieval.models.build.build_model` builds it.
 
     Attributes:
         backbone: ``efficientnet_lite0`` (embedded) or any timm model.
@@ -20,8 +22,8 @@ class ModelConfig:
             kind "smoothing", "refinement", "attention" or "convolutions", at most one of a kind.
         p: GeM's exponent.
         dim: length of the whitened descriptor; None: no whitening, as long as the map has channels.
-        beside: a model without a context, on the same backbone, whose descriptor stands in front.
-        weight: its share of the similarity, 0 … 1; cos = weight · plain + (1 − weight) · own.
+        base: a model without a context, on the same backbone, whose descriptor stands in front.
+        base_weight: its part of the similarity, 0 … 1.
     """
 
     backbone: str = EMBEDDED_BACKBONE
@@ -29,15 +31,16 @@ class ModelConfig:
     context: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
     p: float = 3.0
     dim: int | None = None
-    beside: "ModelConfig | None" = None
-    weight: float = 0.5
+    base: "ModelConfig | None" = None
+    base_weight: float = 0.5
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ModelConfig":
         """Read what ``asdict`` wrote; an unknown key is an error, not ignored."""
+        value = {_RENAMED.get(key, key): part for key, part in value.items()}
         unknown = set(value) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"unknown keys in a model's config: {', '.join(sorted(unknown))}")
         context = tuple((str(kind), dict(args)) for kind, args in value.get("context", ()))
-        beside = cls.from_json(value["beside"]) if value.get("beside") else None
-        return cls(**{**value, "context": context, "beside": beside})
+        base = cls.from_json(value["base"]) if value.get("base") else None
+        return cls(**{**value, "context": context, "base": base})

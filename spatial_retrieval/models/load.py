@@ -1,15 +1,30 @@
-"""Models that were saved: the embedded ones, a folder's, the Hugging Face Hub's."""
+"""Models by name: embedded ones, folders, the Hugging Face Hub, timm's networks.
+
+========================  =====================================================================
+``lite0-spatial``         embedded in the package, see :func:`embedded_models`
+``path/to/folder``        what ``save_pretrained`` or ``spatial-retrieval adopt`` wrote
+``hub:owner/name``        such a folder on the Hugging Face Hub; fetched once
+``timm:NAME[@layer]``     a timm network under GeM, with its weights from the Hub
+``timm-random:NAME``      the same with random weights, to try a path offline
+========================  =====================================================================
+"""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from spatial_retrieval.models.backbone import Backbone, build_backbone
 from spatial_retrieval.models.build import build_model
 from spatial_retrieval.models.config import ModelConfig
+from spatial_retrieval.models.head import Head
 from spatial_retrieval.models.model import RetrievalModel
+from spatial_retrieval.models.modules import TRUSTED, build_module
 
-__all__ = ["choose_device", "embedded_models", "load_model", "read_model"]
+__all__ = ["choose_device", "embedded_models", "load_model", "model_name", "read_model"]
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -19,25 +34,42 @@ def embedded_models() -> list[str]:
     return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
 
 
-def load_model(name_or_path: str | Path, *, device: str = "auto") -> RetrievalModel:
-    """Load an embedded model by name, a saved one by folder, or one of the Hugging Face Hub by id.
+def load_model(
+    name_or_path: str | Path, *, device: str = "auto", trusted: Sequence[str] = TRUSTED
+) -> RetrievalModel:
+    """Load a model by name, see the table above; nothing is fetched without ``hub:`` or ``timm:``.
+
+    Args:
+        name_or_path: e.g. ``lite0-spatial``, ``./mine``, ``hub:me/mine``, ``timm:resnet50@stage3``.
+        device: "auto" is cuda, else mps, else cpu.
+        trusted: packages whose modules the model's folder may name.
 
     Raises:
-        ValueError: if there is no such model, or its files are damaged.
+        ValueError: if there is no such model, its files are damaged, or it cannot be fetched.
     """
     name = str(name_or_path)
+    kind, _, rest = name.partition(":")
     if name in embedded_models():
-        folder = _WEIGHTS / name
-    elif Path(name).is_dir():
-        folder = Path(name)
-    elif name.count("/") == 1 and not name.startswith((".", "/")):
-        folder = _from_hub(name)
+        model = read_model(_WEIGHTS / name)
+    elif kind == "hub" and rest:
+        model = read_model(_from_hub(rest), trusted=trusted)
+    elif kind in ("timm", "timm-random") and rest:
+        model = _from_timm(rest, pretrained=kind == "timm")
+    elif Path(name).expanduser().is_dir():
+        model = read_model(Path(name).expanduser(), trusted=trusted)
     else:
         raise ValueError(
             f"expected one of {', '.join(embedded_models())}, a folder with config.json and "
-            f"model.safetensors, or a Hub id like owner/name; got {name!r}"
+            f"model.safetensors, hub:owner/name or timm:NAME[@layer]; got {name!r}"
         )
-    return read_model(folder).to(choose_device(device))
+    return model.to(choose_device(device))
+
+
+def model_name(name_or_path: str | Path) -> str:
+    """The name under which a model is found again from anywhere: folders become absolute."""
+    name = str(name_or_path)
+    is_folder = name not in embedded_models() and Path(name).expanduser().is_dir()
+    return str(Path(name).expanduser().resolve()) if is_folder else name
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -49,7 +81,7 @@ def choose_device(device: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def read_model(folder: str | Path) -> RetrievalModel:
+def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> RetrievalModel:
     """Read what :meth:`RetrievalModel.save_pretrained` wrote.
 
     A backbone that isn't in it comes from its own package, or from timm.
@@ -62,12 +94,79 @@ def read_model(folder: str | Path) -> RetrievalModel:
 
     folder = Path(folder)
     try:
-        config = ModelConfig.from_json(json.loads((folder / "config.json").read_text()))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError, json.JSONDecodeError, TypeError) as error:
+        whole = any(name.startswith("backbone.") for name in weights)
+        model = rebuild(config, pretrained=not whole, trusted=trusted)
+    except (OSError, SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
         raise ValueError(f"{folder}: no readable model ({error})") from error
-    whole = any(name.startswith("backbone.") for name in weights)
-    model = build_model(config, pretrained=not whole)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    weights = {_renamed(name): value for name, value in weights.items()}
+    _check_weights(folder, model, weights, whole)
+    model.load_state_dict(weights, strict=False)
+    model.card = _card(folder / "card.json")
+    return model
+
+
+def _card(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: no readable card ({error}); delete it or write it anew"
+        ) from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(card).__name__}")
+    return card
+
+
+def rebuild(
+    config: Mapping[str, Any], *, pretrained: bool, trusted: Sequence[str] = TRUSTED
+) -> RetrievalModel:
+    """A model with new weights from what ``config.json`` holds, of this format or the one before.
+
+    ``backbone`` is {"name": timm's, "layer": …} or {"network": a module}.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"expected a configuration, got {config!r:.60}")
+    if "format" not in config:
+        return build_model(ModelConfig.from_json(config), pretrained=pretrained)
+    if config["format"] != 2:
+        raise ValueError(f"format {config['format']!r} is newer than this version; upgrade it")
+    source = config["backbone"]
+    base = None if config["base"] is None else Head.build(config["base"], trusted)
+    return RetrievalModel(
+        _backbone(source, pretrained, trusted),
+        Head.build(config["head"], trusted),
+        base=base,
+        base_weight=float(config["base_weight"]),
+        source=source,
+        multiscale=build_module(config["multiscale"], trusted=trusted),
+    ).eval()
+
+
+def _backbone(source: Mapping[str, Any], pretrained: bool, trusted: Sequence[str]) -> Backbone:
+    if "network" in source:
+        return Backbone(build_module(source["network"], trusted=trusted)).eval()
+    return build_backbone(source["name"], layer=source["layer"], pretrained=pretrained)
+
+
+def _renamed(name: str) -> str:
+    """The name of a weight as it was before format 2 → as it is."""
+    for old, new in (("plain.", "base."), ("context.", "head."), ("pooling.", "head.")):
+        if name.startswith(old):
+            part = name if new == "head." else name.removeprefix(old)
+            inner = part if part.startswith("whitening.") else f"branches.0.{part}"
+            return new + inner
+    return f"head.{name}" if name.startswith("whitening.") else name
+
+
+def _check_weights(
+    folder: Path, model: nn.Module, weights: Mapping[str, Tensor], whole: bool
+) -> None:
     expected = {
         name: value.shape
         for name, value in model.state_dict().items()
@@ -78,18 +177,27 @@ def read_model(folder: str | Path) -> RetrievalModel:
         raise ValueError(
             f"{folder}: the weights are not of this configuration ({different[0][0]} differs)"
         )
-    model.load_state_dict(weights, strict=False)
-    return model
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"{folder}: {name} holds values that are no finite numbers")
+
+
+def _from_timm(name: str, *, pretrained: bool) -> RetrievalModel:
+    network, _, layer = name.partition("@")
+    config = ModelConfig(backbone=network, layer=layer or "head")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same whenever a model is loaded by its name
+        return build_model(config, pretrained=pretrained)
 
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ValueError(
-            f"{name!r} is neither a folder here nor can it be fetched from the Hugging Face Hub "
-            f"({type(error).__name__}); embedded models: {', '.join(embedded_models())}"
+            f"hub:{name} cannot be fetched from the Hugging Face Hub ({type(error).__name__}); go "
+            f"online once, or take one of the embedded models: {', '.join(embedded_models())}"
         ) from error

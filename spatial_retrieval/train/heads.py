@@ -109,7 +109,7 @@ class HeadsOnMaps(nn.Module):
         """The whole model with what was trained, its whitening folded into one layer."""
         model = self._model[0]
         if isinstance(self.whitening, TurnedWhitening):
-            model.whitening = self.whitening.folded()
+            model.head.whitening = self.whitening.folded()
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:

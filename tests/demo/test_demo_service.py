@@ -22,7 +22,7 @@ from spatial_retrieval.features.extraction import describe
 from spatial_retrieval.images import ImageError
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.indexing import index_folder
-from spatial_retrieval.models import ModelConfig, build_model
+from spatial_retrieval.models import ModelConfig, build_model, fuse
 
 
 def draw(seed, width, height):
@@ -317,7 +317,7 @@ def test_the_seed_lies_on_the_query(service):
 def test_contributions_add_up_to_the_similarity():
     model = build_model(ModelConfig(), pretrained=False)
     x, d = torch.rand(1, 1280, 3, 4), torch.nn.functional.normalize(torch.rand(1, 1280), dim=1)
-    shares = contributions(model, x, d)
+    shares = contributions(model.head, {"head": x}, d)
     assert shares.shape == (3, 4)
     assert float(shares.sum()) == pytest.approx(float(model.descriptor(x)[0] @ d[0]), abs=1e-5)
 
@@ -335,15 +335,13 @@ def test_looking_inside_finds_the_context_layers(folder):
 
 
 def test_a_similarity_is_the_weighted_mean_of_its_parts(folder):
-    plain = build_model(ModelConfig(dim=None), pretrained=False)
-    context = build_model(
-        ModelConfig(context=(("refinement", {"nodes": 8, "width": 16}),)), pretrained=False
-    )
-    model = context.beside(plain, 0.25)
+    base = build_model(ModelConfig(dim=None))
+    context = build_model(ModelConfig(context=(("refinement", {"nodes": 8, "width": 16}),)))
+    model = fuse(base, context, 0.25)
     place, other = draw(0, 160, 128), folder / "place0" / "view 0.jpg"
     found = look_inside(model, place, other, (0, 0))
     rows = describe(model, [place, other])
-    assert [(part.name, part.weight) for part in found.parts] == [("GeM", 0.25), ("context", 0.75)]
+    assert [(part.name, part.weight) for part in found.parts] == [("base", 0.25), ("context", 0.75)]
     assert found.similarity == pytest.approx(float(rows[0] @ rows[1]), abs=1e-4)
     assert float(found.shares[0].sum()) == pytest.approx(found.similarity, abs=1e-4)
 

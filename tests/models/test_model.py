@@ -1,13 +1,18 @@
+import copy
 import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from spatial_retrieval import ModelConfig, build_model, embedded_models, load_model
-from spatial_retrieval.layers.pooling import gem
+from spatial_retrieval.layers.pooling import GeM, gem
+from spatial_retrieval.layers.rebuildable import Rebuildable
+from spatial_retrieval.layers.smoothing import LearnableSmoothing
 from spatial_retrieval.layers.whitening import pca_whitening
-from spatial_retrieval.models import RetrievalModel, choose_device
+from spatial_retrieval.models import Branch, Head, RetrievalModel, choose_device, fuse
+from spatial_retrieval.models.modules import build_module, describe_module
 
 SMALL = ModelConfig(layer="stage2", dim=8)
 
@@ -64,8 +69,8 @@ def test_whitening_replaces_the_end(images):
         whitened = model.with_whitening(whitening, dim=5)
         expected = whitening.apply(plain, 5)
         torch.testing.assert_close(whitened(images), expected, atol=1e-4, rtol=1e-3)
-    assert whitened.config.dim == whitened.dim == 5
-    assert model.config.dim is None and model.dim == 24
+    assert whitened.dim == 5 and whitened.is_whitened
+    assert model.dim == 24 and not model.is_whitened
 
 
 def test_context_layers_run_in_the_order_given(images):
@@ -96,7 +101,7 @@ def test_what_is_saved_is_loaded(tmp_path, images, include_backbone):
     model = build_model(SMALL)
     model.save_pretrained(tmp_path / "m", include_backbone=include_backbone)
     again = load_model(tmp_path / "m", device="cpu")
-    assert again.config == SMALL and again.fingerprint() == model.fingerprint()
+    assert again.describe() == model.describe() and again.fingerprint() == model.fingerprint()
     with torch.inference_mode():
         torch.testing.assert_close(again(images), model(images), rtol=0, atol=0)
     small = (tmp_path / "m" / "model.safetensors").stat().st_size < 10_000
@@ -139,14 +144,19 @@ def test_damaged_models_are_refused(tmp_path):
     def written(**changes):
         (tmp_path / "config.json").write_text(json.dumps(config | changes))
 
-    written(dim=9)
+    written(base_weight=2)
+    with pytest.raises(ValueError, match="base_weight from 0 to 1"):
+        load_model(tmp_path)
+    longer = {"in_features": 24, "out_features": 9, "class": "torch.nn.modules.linear.Linear"}
+    written(head=config["head"] | {"whitening": longer})
     with pytest.raises(ValueError, match="not of this configuration"):
         load_model(tmp_path)
-    written(dim=None)
+    none = {"class": "torch.nn.modules.linear.Identity"}
+    written(head=config["head"] | {"whitening": none})
     with pytest.raises(ValueError, match="whitening.bias differs"):
         load_model(tmp_path)
-    written(surprise=1)
-    with pytest.raises(ValueError, match="unknown keys in a model's config: surprise"):
+    written(head={"branches": []})
+    with pytest.raises(ValueError, match="at least one branch|whitening"):
         load_model(tmp_path)
     written()
     (tmp_path / "model.safetensors").write_bytes(b"junk")
@@ -165,8 +175,10 @@ def test_an_unknown_name_lists_the_known_ones(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ValueError, match="embedded models: .*lite0-gem"):
-        load_model("somebody/something")
+    with pytest.raises(ValueError, match="go online once.* embedded models: .*lite0-gem"):
+        load_model("hub:somebody/something")
+    with pytest.raises(ValueError, match="hub:owner/name"):
+        load_model("somebody/something")  # nothing is fetched unless asked for
 
 
 def test_a_hub_model_is_fetched_and_loaded(tmp_path, monkeypatch):
@@ -175,7 +187,7 @@ def test_a_hub_model_is_fetched_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tmp_path)
     )
-    assert load_model("owner/name", device="cpu").config == SMALL
+    assert load_model("hub:owner/name", device="cpu").describe() == build_model(SMALL).describe()
     assert asked == ["owner/name"]
 
 
@@ -195,10 +207,10 @@ def test_modules_are_passed_not_flagged():
 def fused():
     plain = build_model(ModelConfig(layer="stage3", dim=6))
     own = build_model(ModelConfig(layer="stage2", context=(("smoothing", {}),), dim=8))
-    return own, plain, own.beside(plain, weight=0.3)
+    return own, plain, fuse(plain, own, 0.3)
 
 
-def test_a_plain_part_beside_shares_the_similarity(fused, images):
+def test_a_base_has_its_weight_in_the_similarity(fused, images):
     own, plain, both = fused
     with torch.inference_mode():
         rows = both(images)
@@ -210,23 +222,148 @@ def test_a_plain_part_beside_shares_the_similarity(fused, images):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_a_plain_part_is_saved_and_loaded(fused, images, tmp_path, half):
+def test_a_model_of_two_heads_is_saved_and_loaded(fused, images, tmp_path, half):
     both = fused[2]
     both.save_pretrained(tmp_path, half=half)
     again = load_model(tmp_path, device="cpu")
-    assert again.config == both.config
+    assert again.describe() == both.describe()
     with torch.inference_mode():
         found, expected = again(images), both(images)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=2e-3 if half else 0, rtol=0)
 
 
-def test_only_a_plain_model_on_the_same_backbone_stands_beside(fused):
-    own, plain, _ = fused
-    with pytest.raises(ValueError, match="without context layers"):
-        plain.beside(own, weight=0.5)
-    with pytest.raises(ValueError, match="weight from 0 to 1, got 2"):
-        own.beside(plain, weight=2)
-    config = ModelConfig(layer="stage1", beside=own.config)
-    with pytest.raises(ValueError, match="expected a plain model beside"):
+def test_only_models_of_one_head_on_the_same_weights_are_fused(fused):
+    own, plain, both = fused
+    with pytest.raises(ValueError, match="fused already"):
+        fuse(both, own, 0.5)
+    with pytest.raises(ValueError, match="fused already"):
+        fuse(plain, both, 0.5)
+    with pytest.raises(ValueError, match="base_weight from 0 to 1, got 2"):
+        fuse(plain, own, 2)
+    config = ModelConfig(layer="stage1", base=ModelConfig(context=(("smoothing", {}),)))
+    with pytest.raises(ValueError, match="expected a base without context"):
         build_model(config, pretrained=False)
+
+
+def test_a_base_on_other_weights_of_the_same_network_is_refused(fused):
+    other = build_model(ModelConfig(layer="stage3", dim=6))
+    with torch.no_grad():
+        other.backbone.network.conv_stem.weight.mul_(1.01)
+    with pytest.raises(ValueError, match="one backbone with the same weights"):
+        fuse(other, fused[0], 0.5)
+
+
+def test_built_modules_take_the_place_of_what_is_named(images):
+    smoothing, pooling = LearnableSmoothing(24, kernel_size=5), GeM(2.0)
+    model = build_model(
+        ModelConfig(layer="stage2"),
+        context={"first": smoothing, "second": LearnableSmoothing(24)},
+        pooling=pooling,
+        whitening=nn.Linear(24, 7),
+    )
+    assert model.context.first is smoothing and model.pooling is pooling
+    assert model(images).shape == (2, 7) and model.dim == 7
+
+
+def test_branches_are_joined_at_their_scales(tmp_path, images):
+    backbone = build_model(ModelConfig(layer="stage2")).backbone
+    branches = [Branch("stage2", GeM(3.0), scale=0.5), Branch("stage3", GeM(2.0), scale=2.0)]
+    source = {"name": "efficientnet_lite0", "layer": "stage2"}
+    model = RetrievalModel(backbone, Head(branches, nn.Linear(64, 9)), source=source).eval()
+    with torch.inference_mode():
+        x, y = backbone.maps(images, ["stage2", "stage3"])
+        unit = nn.functional.normalize
+        joined = torch.cat([0.5 * unit(gem(x, 3.0)), 2.0 * unit(gem(y, 2.0))], dim=1)
+        torch.testing.assert_close(model(images), unit(model.whitening(joined)))
+        model.save_pretrained(tmp_path)
+        torch.testing.assert_close(load_model(tmp_path, device="cpu")(images), model(images))
+    with pytest.raises(ValueError, match="from_maps"):
+        model.descriptor(x)
+
+
+class Doubled(Rebuildable, nn.Module):
+    """A layer of somebody else."""
+
+    def __init__(self, by=2.0):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return self.by * x
+
+
+def test_only_trusted_classes_are_built():
+    own = describe_module(Doubled(3.0))
+    assert own == {"class": f"{__name__}.Doubled", "by": 3.0}
+    with pytest.raises(ValueError, match="trusted="):
+        build_module(own)
+    assert build_module(own, trusted=(__name__,)).by == 3.0
+    for path in (
+        "os.system",
+        "spatial_retrieval.models.load.load_model",
+        "spatial_retrieval.models.model.Path",
+        "spatial_retrieval.layers.pooling.nn.Linear",
+        "spatial_retrieval.models.nothing.Thing",
+        "spatial_retrieval.modelsevil.Thing",
+    ):
+        with pytest.raises(ValueError, match="expected|no such class"):
+            build_module({"class": path})
+    with pytest.raises(ValueError, match="unexpected keyword argument"):
+        build_module({"class": "spatial_retrieval.layers.pooling.GeM", "q": 1})
+
+
+def test_what_cannot_be_built_again_is_not_saved():
+    with pytest.raises(ValueError, match="Rebuildable"):
+        describe_module(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ValueError, match="plain values"):
+        describe_module(Doubled(torch.ones(1)))
+
+
+def test_a_copy_remembers_what_it_was_built_with():
+    layer = copy.deepcopy(LearnableSmoothing(8, kernel_size=5))
+    assert layer.arguments == {"channels": 8, "kernel_size": 5}
+    assert describe_module(nn.Sequential(layer))["modules"] == [describe_module(layer)]
+    assert isinstance(build_module(describe_module(nn.Sequential(layer)))[0], LearnableSmoothing)
+
+
+def test_a_model_saved_before_format_2_still_loads(tmp_path, images):
+    config = {
+        "layer": "stage2", "context": [["smoothing", {"kernel_size": 3}]], "dim": 8, "weight": 0.3,
+        "beside": {"layer": "stage3", "dim": 6},
+    }  # fmt: skip
+    model = load_config(config)
+    weights = {
+        name.replace("head.branches.0.", "").replace("base.branches.0.", "plain.")
+        .replace("head.whitening", "whitening").replace("base.whitening", "plain.whitening"): value
+        for name, value in model.state_dict().items() if not name.startswith("backbone.")
+    }  # fmt: skip
+    assert {"plain.pooling.p", "context.smoothing.head.bias", "whitening.bias"} <= set(weights)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(weights, tmp_path / "model.safetensors")
+    with torch.inference_mode():
+        torch.testing.assert_close(load_model(tmp_path, device="cpu")(images), model(images))
+
+
+def load_config(config):
+    return build_model(ModelConfig.from_json(config))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = build_model(SMALL)
+    with torch.no_grad():
+        model.whitening.bias[3] = torch.nan
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="head.whitening.bias holds values that are no finite"):
+        load_model(tmp_path)
+
+
+def test_timm_networks_are_loaded_by_name(images):
+    a, b = (load_model("timm-random:resnet18@stage3", device="cpu") for _ in range(2))
+    assert a.dim == 128 and a.fingerprint() == b.fingerprint()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_models_have_a_fingerprint(dtype):
+    model = build_model(SMALL)
+    assert model.to(dtype).fingerprint() != build_model(SMALL).fingerprint()
