@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["EMBEDDED_BACKBONE", "Backbone", "build_backbone", "stack_maps"]
 
+_LEAST_SIDE = 32  # two cells of a layer of stride 16, which is what localization needs
 EMBEDDED_BACKBONE = "efficientnet_lite0"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -61,12 +62,16 @@ class Backbone(nn.Module):
             )
         names = [layer.split("+") for layer in layers]
         maps = self._single_maps(images, {name for stack in names for name in stack})
-        return [stack_maps([maps[name] for name in stack]) for stack in names]
+        return [
+            stack_maps([maps[name] for name in stack], [self._reduction(name) for name in stack])
+            for stack in names
+        ]
 
     def _single_maps(self, images: Tensor, layers: set[str]) -> dict[str, Tensor]:
         for layer in layers:
             self._check(layer)
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = self._enlarged(images, max(self._reduction(layer) for layer in layers))
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         stages = sorted(layers - {"head"}, key=self._stage)
         if not stages:
             return {"head": self._final(x)}
@@ -76,6 +81,15 @@ class Backbone(nn.Module):
         if "head" in layers:
             found["head"] = self._final(x) if _is_tokens(self.network) else final
         return found
+
+    def _enlarged(self, images: Tensor, least: int) -> Tensor:
+        """Repeat the last row and column up to 32 pixels, one cell, and whole patches."""
+        patch = least if _is_patched(self.network) else 1
+        sides = [max(n, least, _LEAST_SIDE) for n in images.shape[-2:]]
+        missing = [a + -a % patch - n for a, n in zip(sides, images.shape[-2:], strict=True)]
+        if not any(missing):
+            return images
+        return nn.functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
 
     def layer_channels(self, layer: str) -> int:
         """Number of channels C of a layer's map."""
@@ -110,7 +124,7 @@ class Backbone(nn.Module):
             raise ValueError(f"expected a layer among {', '.join(self.layers)}, got {layer!r}")
 
 
-def stack_maps(maps: Sequence[Tensor]) -> Tensor:
+def stack_maps(maps: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
     """Stack maps of one image batch along their channels, on the coarsest of their grids.
 
     Maps of one grid are put behind one another as they are. A finer map is folded: each r×r block
@@ -120,6 +134,7 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     Args:
         maps: (B, Cᵢ, Hᵢ, Wᵢ), grids at strides that divide each other (the last cells of an odd
             grid are repeated).
+        strides: pixels of the image to a cell of each map.
 
     Returns:
         (B, Σ Cᵢ·rᵢ², H, W).
@@ -129,12 +144,14 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     h, w = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
     if all(x.shape[-2:] == (h, w) for x in maps):
         return torch.cat(list(maps), dim=1)
-    return torch.cat([_unit_rms(_folded(x, h, w)) for x in maps], dim=1)
+    folds = [max(strides) // stride for stride in strides]
+    return torch.cat(
+        [_unit_rms(_folded(x, h, w, r)) for x, r in zip(maps, folds, strict=True)], dim=1
+    )
 
 
-def _folded(x: Tensor, h: int, w: int) -> Tensor:
+def _folded(x: Tensor, h: int, w: int, r: int) -> Tensor:
     """(B, C, ≈ r·h, ≈ r·w) → (B, C·r², h, w)."""
-    r = max(1, round(x.shape[-1] / w), round(x.shape[-2] / h))
     missing = (0, r * w - x.shape[-1], 0, r * h - x.shape[-2])
     x = nn.functional.pad(x, missing, mode="replicate") if any(missing) else x
     return nn.functional.pixel_unshuffle(x, r)
@@ -195,6 +212,11 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
+
+
+def _is_patched(network: nn.Module) -> bool:
+    """Whether a transformer cuts the image into patches, of which no part may be missing."""
+    return hasattr(network, "num_prefix_tokens")
 
 
 def _is_tokens(network: nn.Module) -> bool:
