@@ -20,7 +20,7 @@ class Store:
     def __init__(self, vectors):
         self.vectors = vectors
 
-    def reconstruct(self, ids):
+    def vectors(self, ids):
         return self.vectors[ids]
 
     def search(self, queries, k):
