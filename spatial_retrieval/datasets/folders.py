@@ -6,14 +6,16 @@ surrogates, PEP 383); :func:`~spatial_retrieval.files.printable` shows them.
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from spatial_retrieval.decoding.formats import FORMATS, advice, by_suffix, is_supported
 from spatial_retrieval.files import printable
 
-__all__ = ["IMAGE_SUFFIXES", "FolderScan", "list_images", "scan_folder"]
+__all__ = ["IMAGE_SUFFIXES", "FolderScan", "labels_of", "list_images", "scan_folder"]
 
 IMAGE_SUFFIXES = tuple(s for name, (suffixes, _, _) in FORMATS.items() for s in suffixes)
 _SYSTEM = {
@@ -125,6 +127,27 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
         kinds = ", ".join(name for name in FORMATS if is_supported(name))
         raise ValueError(f"{printable(str(folder))}: holds no photograph ({kinds}){also}")
     return list(scan.names)
+
+
+def labels_of(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels (N,) int64 of relative names by their first folder, and what the labels are called.
+
+    Raises:
+        ValueError: if a name has no folder.
+
+    Example:
+        >>> labels_of(["tower/1.jpg", "bridge/a/1.jpg", "bridge/b/1.jpg"])
+        (array([1, 0, 0]), ('bridge', 'tower'))
+    """
+    loose = [name for name in names if "/" not in name]
+    if loose:
+        raise ValueError(
+            f"expected every photograph in a sub-folder that is its label, got {loose[0]!r} "
+            f"and {len(loose) - 1} others outside"
+        )
+    folders = [name.split("/", 1)[0] for name in names]
+    label_names, labels = np.unique(folders, return_inverse=True)
+    return labels.astype(np.int64), tuple(map(str, label_names))
 
 
 def _walk(root: Path, start: str, seen: set[tuple[int, int]], found: _Found) -> Iterator[str]:

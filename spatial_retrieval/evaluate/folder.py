@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from spatial_retrieval.datasets.landmarks import folder_labels
+from spatial_retrieval.datasets.folders import labels_of
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.metrics.revisited import average_precision, positive_ranks, precision_at
 from spatial_retrieval.ranking import Ranking
@@ -77,7 +77,7 @@ def split_folder(names: Sequence[str]) -> FolderSplit:
         >>> split_folder(["a/1.jpg", "a/query_1.jpg", "b/1.jpg"]).queries
         array([1])
     """
-    labels, label_names = folder_labels(names)
+    labels, label_names = labels_of(names)
     if len(label_names) < 2:
         raise ValueError(f"expected at least 2 sub-folders as labels, got {len(label_names)}")
     asks = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])

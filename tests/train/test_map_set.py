@@ -4,44 +4,41 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_retrieval.train.data import LabelledSet
+from spatial_retrieval.train.data import LabelledSet, TensorSet
 from spatial_retrieval.train.map_set import CacheError, MapSet, cache_maps
 
 LABELS = np.repeat(np.arange(4), 3)
 
 
-class Images:
+class Images(TensorSet):
     """Twelve images that count how often they are asked for."""
 
-    def __init__(self, broken: int | None = None):
-        self.pixels = torch.rand(12, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    def __init__(self, broken: int | None = None, **labels):
+        pixels = torch.rand(12, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+        super().__init__(pixels, LABELS, **{"twin_of": [1, 0, 3, 2], **labels})
         self.asked, self.broken = [], broken
 
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, i):
-        if i == self.broken:
+    def __getitem__(self, key):
+        if key[0] == self.broken:
             raise OSError("gone")
-        self.asked.append(i)
-        return self.pixels[i]
+        self.asked.append(key[0])
+        return super().__getitem__(key)
 
 
 def encode(images):
     return torch.nn.functional.avg_pool2d(images, 2)
 
 
-def make(folder, images, **options):
-    options = {"about": {"size": 8}, "shard": 5, "twin_of": [1, 0, 3, 2], **options}
-    return cache_maps(folder, images, encode, labels=LABELS, batch_size=2, **options)
+def make(folder, images, *, about=None, shard=5):
+    return cache_maps(folder, images, encode, about or {"size": 8}, shard=shard)
 
 
 def test_cached_maps_are_the_maps_in_half_precision(tmp_path):
-    images = Images()
-    maps = make(tmp_path, images, difficulty=list("EMH" * 4), names=list("abcdefghijkl"))
+    images = Images(difficulty=list("EMH" * 4), names=list("abcdefghijkl"))
+    maps = make(tmp_path, images)
     assert isinstance(maps, LabelledSet) and len(maps) == 12
     for i in range(12):
-        expected = encode(images.pixels[i : i + 1])[0].half().float()
+        expected = encode(images.items[i : i + 1])[0].half().float()
         assert torch.equal(maps[i, 0], expected)
     np.testing.assert_array_equal(maps.labels, LABELS)
     np.testing.assert_array_equal(maps.twin_of, [1, 0, 3, 2])
@@ -63,11 +60,14 @@ def test_a_cache_goes_on_where_it_stopped_and_is_not_made_twice(tmp_path):
     assert third.asked == []
 
 
-@pytest.mark.parametrize("change", [{"about": {"size": 9}}, {"shard": 4}, {"twin_of": None}])
-def test_a_cache_of_something_else_is_refused(tmp_path, change):
+@pytest.mark.parametrize(
+    ("labels", "change"),
+    [({}, {"about": {"size": 9}}), ({}, {"shard": 4}), ({"twin_of": None}, {})],
+)
+def test_a_cache_of_something_else_is_refused(tmp_path, labels, change):
     make(tmp_path, Images())
     with pytest.raises(CacheError, match="maps of something else"):
-        make(tmp_path, Images(), **change)
+        make(tmp_path, Images(**labels), **change)
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -90,4 +90,4 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_a_map_that_half_precision_cannot_hold_is_refused(tmp_path):
     with pytest.raises(CacheError, match="finite maps"):
-        cache_maps(tmp_path, Images(), lambda x: x * 1e6, labels=LABELS, about={})
+        cache_maps(tmp_path, Images(), lambda x: x * 1e6, {})
