@@ -35,12 +35,14 @@ class IndexOptions:
         part: (i, n): describe the i-th of n parts only, 0 ≤ i < n; the parts can run at once on
             machines that share the index's folder, and a run without parts joins them.
         replace: forget an index of another folder or of other settings that is there.
+        only_join: describe nothing: all parts must have been described.
     """
 
     size: int = DEFAULT_SIZE
     scales: Sequence[float] = (1.0,)
     part: tuple[int, int] = (0, 1)
     replace: bool = False
+    only_join: bool = False
 
     def __post_init__(self) -> None:
         i, n = self.part
@@ -200,6 +202,8 @@ def _describe(
             stamps = {name: plan.stamps[name] for name in chunk}
             known = {name: fresh.find(name, stamp) for name, stamp in stamps.items()}
             if any(each is None for each in known.values()):
+                if plan.options.only_join:
+                    raise ValueError(f"{chunk[0]} and others are in no part; index them first")
                 size, scales = plan.options.size, plan.options.scales
                 known = fresh.describe(model, plan.scan.folder, stamps, size=size, scales=scales)
                 described += sum(each.row is not None for each in known.values())

@@ -54,7 +54,7 @@ class Strings(Sequence[str]):
         data, ends = self._columns[column]
         i -= int(self._starts[column])
         start = int(ends[i - 1]) if i else 0
-        return data[start : int(ends[i])].tobytes().decode("utf-8", "surrogatepass")
+        return _text(data[start : int(ends[i])].tobytes())
 
     def __iter__(self):
         if self._chosen is not None:
@@ -75,5 +75,12 @@ class Strings(Sequence[str]):
 def _unpacked(data: np.ndarray, ends: np.ndarray) -> Iterable[str]:
     whole, start = data.tobytes(), 0
     for end in ends.tolist():
-        yield whole[start:end].decode("utf-8", "surrogatepass")
+        yield _text(whole[start:end])
         start = end
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected a name, got {data!r}; is the index damaged?") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from spatial_retrieval.index.approximate import load_approximate
 from spatial_retrieval.index.disk import Contents, add_segment, commit, read_index
 from spatial_retrieval.index.exact import exact_search
 from spatial_retrieval.index.protocol import Index
@@ -99,8 +100,8 @@ class DescriptorIndex:
         """Write the index in place of the one that is there; until the end that one is whole."""
         folder = Path(folder)
         segment = add_segment(folder, self.descriptors, self.names, [""] * len(self))
-        commit(folder, Contents(Rows([segment.arrays["rows"]]), self.names, (), self.info,
-                                segments=[segment]))  # fmt: skip
+        rows = Rows([segment.arrays["rows"]])
+        commit(folder, Contents(rows, self.names, (), self.info, segments=[segment]))
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = False) -> "DescriptorIndex":
@@ -114,7 +115,8 @@ class DescriptorIndex:
             ValueError: if there is no index, a file is missing, or a byte has changed.
         """
         found = read_index(folder, verify=verify)
-        return cls(found.rows, found.names, found.info)
+        engine = load_approximate(folder, found.rows, verify=verify)
+        return cls(found.rows, found.names, found.info, engine)
 
 
 def check_unit_rows(rows: np.ndarray) -> None:

@@ -80,10 +80,8 @@ def add_segment(
     """Write rows (k, D) with their names; they count once they are committed."""
     name_bytes, name_ends = pack_strings(names)
     stamp_bytes, stamp_ends = pack_strings(stamps)
-    arrays = {
-        "rows": rows, "names": name_bytes, "name_ends": name_ends,
-        "stamps": stamp_bytes, "stamp_ends": stamp_ends,
-    }  # fmt: skip
+    arrays = {"rows": rows, "names": name_bytes, "name_ends": name_ends}
+    arrays |= {"stamps": stamp_bytes, "stamp_ends": stamp_ends}
     return _addressed(folder, "segment", arrays)
 
 

@@ -125,6 +125,12 @@ def test_chosen_strings():
     assert found == [NAMES[4], NAMES[0]] and list(found) == [NAMES[4], NAMES[0]] and len(found) == 2
 
 
+def test_bytes_that_are_no_string_say_what_is_wrong():
+    data, ends = pack_strings(["ab"])
+    with pytest.raises(ValueError, match="expected a name, got.*damaged"):
+        Strings([(data | 0x80, ends)])[0]
+
+
 def test_strings_must_fill_their_bytes():
     data, ends = pack_strings(NAMES)
     with pytest.raises(ValueError, match="fill their bytes"):
