@@ -1,19 +1,21 @@
-"""Images, decoded ahead by threads, → batches of equal shape."""
+"""Images, decoded by threads, → batches of equal shape, or each on its own."""
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from spatial_retrieval.images import BoxError, ImageError, ImageSource
 
-__all__ = ["Batch", "Source", "equal_shapes"]
+__all__ = ["Batch", "Source", "alone", "contained", "equal_shapes"]
 
 Source = ImageSource | Tensor
+Result = TypeVar("Result")
 
 _BATCH = 8  # images
 _HELD = 64  # images that wait for others of their shape
@@ -41,7 +43,9 @@ def equal_shapes(images: Sequence[Tensor], *, batch_size: int = _BATCH) -> Itera
         MemoryError: also torch's own.
     """
     waiting: dict[tuple[int, ...], Batch] = {}
-    for position, image in _decoded(images):
+    workers = min(4, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(workers)
+    for position, image in _in_order(pool, lambda i: contained(images, i), len(images)):
         if isinstance(image, ImageError):
             yield Batch([position], error=image)
             continue
@@ -55,24 +59,24 @@ def equal_shapes(images: Sequence[Tensor], *, batch_size: int = _BATCH) -> Itera
     yield from waiting.values()
 
 
-def _decoded(images: Sequence[Tensor]) -> Iterator[tuple[int, Tensor | ImageError]]:
-    """Decode ahead on threads, yield in order."""
-    ahead: deque[tuple[int, Future[Tensor | ImageError]]] = deque()
-    pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+def alone(function: Callable[[int], Result], count: int) -> Iterator[tuple[int, Result]]:
+    """Yield (i, function(i)) in order, computed by as many threads as torch has, one core each.
+
+    On processors this beats one network over all cores: nothing waits for others, and decoding has
+    its turn wherever a core is free. What comes out does not depend on what else is computed.
+    """
+    threads = torch.get_num_threads()
+    if min(count, threads) == 1:
+        yield from ((i, function(i)) for i in range(count))
+        return
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for i in range(len(images)):
-            ahead.append((i, pool.submit(_contained, images, i)))
-            if len(ahead) > _AHEAD:
-                position, future = ahead.popleft()
-                yield position, future.result()
-        while ahead:
-            position, future = ahead.popleft()
-            yield position, future.result()
+        yield from _in_order(pool, function, count)
     finally:
-        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # threads that start later take the number set last
 
 
-def _contained(images: Sequence[Tensor], i: int) -> Tensor | ImageError:
+def contained(images: Sequence[Tensor], i: int) -> Tensor | ImageError:
     """An image, or what is wrong with it, whatever that is."""
     try:
         return images[i]
@@ -82,3 +86,21 @@ def _contained(images: Sequence[Tensor], i: int) -> Tensor | ImageError:
         raise
     except Exception as error:  # one file must not end a run, however it manages to fail
         return ImageError(f"image {i}: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[int], Result], count: int
+) -> Iterator[tuple[int, Result]]:
+    """Compute ahead in the pool, which ends with it; yield in order."""
+    ahead: deque[tuple[int, Future[Result]]] = deque()
+    try:
+        for i in range(count):
+            ahead.append((i, pool.submit(function, i)))
+            if len(ahead) > _AHEAD:
+                position, future = ahead.popleft()
+                yield position, future.result()
+        while ahead:
+            position, future = ahead.popleft()
+            yield position, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatial_retrieval.features.batches import Batch, Source, equal_shapes
+from spatial_retrieval.features.batches import Batch, Source, alone, contained, equal_shapes
 from spatial_retrieval.images import Box, ImageError, crop_query, load_image, to_tensor
 from spatial_retrieval.models import RetrievalModel
 
@@ -169,13 +169,35 @@ def _run(
     progress: bool,
 ) -> Iterator[tuple[Batch, Tensor | None]]:
     """Yield batches with their outputs; one that holds an error has none."""
+    run = _alone if model.device.type == "cpu" else _batched
     with tqdm(total=len(work), disable=not progress, unit="image") as bar:
-        for batch in equal_shapes(work):
-            if batch.error:
-                yield batch, None
-            else:
-                yield from _outputs(function, batch, model)
+        for batch, output in run(model, function, work):
+            yield batch, output
             bar.update(len(batch.positions))
+
+
+def _alone(
+    model: RetrievalModel, function: Callable[[Tensor], Tensor], work: _Work
+) -> Iterator[tuple[Batch, Tensor | None]]:
+    def one(i: int) -> tuple[Batch, Tensor | None]:
+        image = contained(work, i)
+        if isinstance(image, ImageError):
+            return Batch([i], error=image), None
+        (found,) = _outputs(function, Batch([i], [image]), model)
+        return found
+
+    for _, found in alone(one, len(work)):
+        yield found
+
+
+def _batched(
+    model: RetrievalModel, function: Callable[[Tensor], Tensor], work: _Work
+) -> Iterator[tuple[Batch, Tensor | None]]:
+    for batch in equal_shapes(work):
+        if batch.error:
+            yield batch, None
+        else:
+            yield from _outputs(function, batch, model)
 
 
 def _outputs(
@@ -185,16 +207,17 @@ def _outputs(
     images = torch.stack(batch.tensors)
     try:
         with torch.inference_mode():
-            yield batch, function(images.to(model.device, model.dtype))
-        return
+            output = function(images.to(model.device, model.dtype))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except (RuntimeError, ValueError) as error:
         if len(batch.positions) == 1:
             yield Batch(batch.positions, error=_undescribed(batch, error)), None
             return
-    for position, tensor in zip(batch.positions, batch.tensors, strict=True):
-        yield from _outputs(function, Batch([position], [tensor]), model)
+        for position, tensor in zip(batch.positions, batch.tensors, strict=True):
+            yield from _outputs(function, Batch([position], [tensor]), model)
+        return
+    yield batch, output
 
 
 def _undescribed(batch: Batch, error: Exception) -> ImageError:

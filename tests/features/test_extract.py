@@ -1,4 +1,5 @@
 import copy
+from threading import get_ident
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from spatial_retrieval import ImageError, describe, feature_maps
 from spatial_retrieval.features import extraction
-from spatial_retrieval.features.batches import equal_shapes
+from spatial_retrieval.features.batches import alone, equal_shapes
 from spatial_retrieval.features.extraction import describe_readable, load_tensor
 from spatial_retrieval.images import BoxError, resize, to_tensor
 from spatial_retrieval.rerank import LocalMethod
@@ -41,13 +42,38 @@ def test_batches_hold_equal_shapes_only(gem_model, mixed, monkeypatch):
         type(gem_model), "forward", lambda s, x, *a: shapes.append(x.shape) or forward(s, x, *a)
     )
     monkeypatch.setattr(equal_shapes, "__kwdefaults__", {"batch_size": 2})
-    describe(gem_model, mixed)
+    monkeypatch.setattr(extraction, "_alone", extraction._batched)  # as on a GPU
+    together = describe(gem_model, mixed)
     assert sorted((shape[0], tuple(shape[2:])) for shape in shapes) == [
         (1, (64, 96)),
         (2, (64, 64)),
         (2, (64, 96)),
         (2, (96, 64)),
     ]
+    monkeypatch.undo()
+    np.testing.assert_allclose(together, describe(gem_model, mixed), atol=1e-5)
+
+
+def test_on_a_processor_a_row_does_not_depend_on_the_others(gem_model, mixed):
+    together = describe(gem_model, mixed * 2)
+    assert np.array_equal(together[:7], together[7:])
+    torch.set_num_threads(2)
+    try:
+        assert np.array_equal(describe(gem_model, mixed), together[:7])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_threads_compute_ahead_in_order_with_one_core_each():
+    torch.set_num_threads(3)
+    try:
+        found = list(alone(lambda i: (i, torch.get_num_threads(), get_ident()), 100))
+    finally:
+        torch.set_num_threads(1)
+    assert [i for i, _ in found] == [i for _, (i, _, _) in found] == list(range(100))
+    assert {n for _, (_, n, _) in found} == {1}
+    assert get_ident() not in {thread for _, (_, _, thread) in found}
 
 
 def test_bad_images_are_set_aside_with_reasons(gem_model, mixed):
