@@ -12,6 +12,7 @@ from spatial_retrieval.cli.arguments import box, positive, scales, shard
 __all__ = ["DEFAULT_MODEL", "add_model_arguments", "add_parser", "check_reranker", "open_model"]
 
 DEFAULT_MODEL = "lite0-spatial"
+_MANY = 300  # photographs from which on the faster engine is worth finding
 _SHOWN = 20  # files that were set aside
 
 
@@ -74,6 +75,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help=f"name or folder of a model ({DEFAULT_MODEL})")
     parser.add_argument("--size", type=positive, default=480, help="longest side, pixels (480)")
     parser.add_argument("--scales", type=scales, default=(1.0,), metavar="S,S…", help="e.g. 1,0.7")
+    what = "what computes on processors; auto: the fastest that agrees"
+    parser.add_argument("--engine", choices=("auto", "torch", "onnx"), default="auto", help=what)
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1, mps"
+    )
+    parser.add_argument("--half", action="store_true", help="compute in half precision (GPUs)")
 
 
 def _embed(args: argparse.Namespace) -> None:
@@ -83,7 +90,7 @@ def _embed(args: argparse.Namespace) -> None:
     from spatial_retrieval.files import atomic_writer
 
     names = _photographs(args.folder)
-    model = open_model(args.model or DEFAULT_MODEL)
+    model = _describer(args, len(names))
     result = describe_readable(
         model,
         [args.folder / name for name in names],
@@ -105,7 +112,7 @@ def _index(args: argparse.Namespace) -> None:
     from spatial_retrieval.index.measure import set_engine
     from spatial_retrieval.indexing import IndexOptions, index_folder
 
-    _photographs(args.folder)
+    count = len(_photographs(args.folder))
     if args.verify:
         print(f"{len(DescriptorIndex.load(args.output, verify=True))} rows, every byte checked")
     name = args.model or DEFAULT_MODEL
@@ -113,7 +120,7 @@ def _index(args: argparse.Namespace) -> None:
     report = index_folder(
         args.folder,
         args.output,
-        open_model(name),
+        _describer(args, count),
         model_name=name,
         options=options,
         progress=sys.stderr.isatty(),
@@ -188,7 +195,18 @@ def check_reranker(name: str) -> None:
         raise CallError(f"--rerank: {error}") from error
 
 
-def open_model(name: str) -> Any:
+def _describer(args: argparse.Namespace, count: int) -> Any:
+    """The model of a command that describes ``count`` photographs, as its options ask."""
+    from spatial_retrieval.features.engine import with_engine
+
+    model = open_model(args.model or DEFAULT_MODEL, args.device)
+    if args.half:
+        model = model.half()
+    quick = args.engine == "auto" and count < _MANY  # finding out would take longer
+    return model if quick else with_engine(model, args.engine)
+
+
+def open_model(name: str, device: str = "auto") -> Any:
     """Load what ``--model`` names.
 
     Raises:
@@ -197,7 +215,7 @@ def open_model(name: str) -> Any:
     from spatial_retrieval.models import load_model
 
     try:
-        return load_model(name)
+        return load_model(name, device=device)
     except ValueError as error:
         raise CallError(f"--model: {error}") from error
 

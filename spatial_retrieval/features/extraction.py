@@ -210,7 +210,7 @@ def _outputs(
             output = function(images.to(model.device, model.dtype))
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # what an engine raises is its own
         if len(batch.positions) == 1:
             yield Batch(batch.positions, error=_undescribed(batch, error)), None
             return

@@ -109,6 +109,28 @@ def test_the_way_of_searching_is_chosen_and_measured(indexed, photographs, capsy
     assert "expected a FAISS factory string" in fails(capsys, 1, *call, "--index", "magic")
 
 
+def test_engine_device_and_precision(photographs, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("spatial_retrieval.cli.retrieval._MANY", 1)
+    rows = {}
+    for name, options in {
+        "torch": ["--engine", "torch"],
+        "onnx": ["--engine", "onnx", "--device", "cpu"],
+        "auto": [],
+        "half": ["--half", "--engine", "torch"],
+    }.items():
+        target = tmp_path / f"{name}.npz"
+        assert main(["embed", str(photographs), "-o", str(target), *options]) == 0
+        with np.load(target) as found:
+            rows[name] = found["descriptors"]
+    for name, lowest in {"onnx": 0.99999, "auto": 0.99999, "half": 0.99}.items():
+        assert (rows["torch"] * rows[name]).sum(axis=1).min() > lowest
+    assert not np.array_equal(rows["torch"], rows["onnx"])  # it was another engine
+    call = ["embed", str(photographs), "-o", "x.npz"]
+    assert "float32" in fails(capsys, 1, *call, "--half", "--engine", "onnx")
+    assert "invalid choice" in fails(capsys, 2, *call, "--engine", "magic")
+
+
 def test_the_index_of_another_folder_needs_replace(indexed, tmp_path, capsys):
     (tmp_path / "b").mkdir()
     draw(9).save(tmp_path / "b" / "b.jpg")
