@@ -102,7 +102,7 @@ def _search(folder: Path) -> dict:
     queries = held_out(index.rows, _QUERIES, seed=1)
     index.search(queries[:1], 1)
     found = measure(index, index.rows, queries)
-    how = "" if index.engine is None else f"{index.engine.factory} {index.engine.parameters}"
+    how = "" if index.engine is None else str(index.engine)
     recall = {f"recall@{k}": value for k, value in found.recall.items()}
     return {"milliseconds": found.milliseconds, **recall, "by": how}
 

@@ -41,7 +41,7 @@ def _add_index(subparsers: Any) -> None:
         default="keep",
         metavar="KIND",
         dest="kind",
-        help="exact, auto, or a FAISS factory string such as IVF4096,SQ8",
+        help="exact, auto, a FAISS factory string such as IVF4096,SQ8, or milvus://…",
     )
     index.add_argument("--measure", action="store_true", help="print recall and milliseconds")
     index.add_argument("--replace", action="store_true", help="forget what is in INDEX")
@@ -66,6 +66,7 @@ def _add_search(subparsers: Any) -> None:
     search.add_argument("-k", type=positive, default=10, help="hits (10)")
     search.add_argument("--rerank", default="none", metavar="NAME", help="none, aqe, verify, …")
     search.add_argument("--model", metavar="M", help="must be the index's own (its default)")
+    search.add_argument("--milvus", metavar="ADDRESS", help="search there, see index --index")
     search.add_argument("--json", action="store_true", help="print JSON")
     search.set_defaults(run=_search)
 
@@ -109,7 +110,6 @@ def _embed(args: argparse.Namespace) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     from spatial_retrieval.index import DescriptorIndex
-    from spatial_retrieval.index.measure import set_engine
     from spatial_retrieval.indexing import IndexOptions, index_folder
 
     count = len(_photographs(args.folder))
@@ -133,9 +133,23 @@ def _index(args: argparse.Namespace) -> None:
         print(f"{report.described} described, part {i}/{n} → {args.output}")
         return
     print(f"{report.described} described, {len(report.index)} in the index → {args.output}")
-    set_engine(args.output, args.kind)
+    index = _searched_by(DescriptorIndex.load(args.output), args.output, args.kind)
     if args.measure:
-        _measure(DescriptorIndex.load(args.output))
+        _measure(index)
+
+
+def _searched_by(index: Any, folder: Path, kind: str) -> Any:
+    """Make the index on disk searched by a kind; a Milvus collection is filled with its rows."""
+    from dataclasses import replace
+
+    from spatial_retrieval.index import DescriptorIndex
+    from spatial_retrieval.index.measure import set_engine
+    from spatial_retrieval.index.milvus import fill_milvus
+
+    if kind.startswith("milvus://"):
+        return replace(index, engine=fill_milvus(kind, index.rows))
+    set_engine(folder, kind)
+    return DescriptorIndex.load(folder)
 
 
 def _measure(index: Any) -> None:
@@ -143,14 +157,17 @@ def _measure(index: Any) -> None:
     from spatial_retrieval.index.measure import held_out, measure
 
     found = measure(index, index.rows, held_out(index.rows))
-    kind = "exact" if index.engine is None else f"{index.engine.factory} {index.engine.parameters}"
+    kind = "exact" if index.engine is None else str(index.engine)
     recall = " · ".join(f"recall@{k} {value:.3f}" for k, value in found.recall.items())
     times = f"{found.milliseconds:.2f} ms a query, exact {found.exact_milliseconds:.2f} ms"
-    print(f"{kind.strip()}: {recall} · {times}")
+    print(f"{kind}: {recall} · {times}")
 
 
 def _search(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from spatial_retrieval.images import BoxError
+    from spatial_retrieval.index.milvus import open_milvus
     from spatial_retrieval.searcher import open_index
 
     if not args.image.exists():
@@ -159,6 +176,8 @@ def _search(args: argparse.Namespace) -> None:
         raise CallError(f"{args.index}: no such index; make one with: spatial-retrieval index")
     check_reranker(args.rerank)
     searcher = open_index(args.index, model=args.model)
+    if args.milvus:
+        searcher = replace(searcher, index=replace(searcher.index, engine=open_milvus(args.milvus)))
     try:
         found = searcher.search(args.image, box=args.box, k=args.k, rerank=args.rerank)
     except BoxError as error:

@@ -60,6 +60,9 @@ class Approximate:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __str__(self) -> str:
+        return f"{self.factory}:{self.parameters}" if self.parameters else self.factory
+
     def vectors(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
         """The descriptors at some positions, (…,) → (…, D)."""
         return self.rows.take(ids)

@@ -78,7 +78,7 @@ def choose(rows: Rows) -> Approximate | None:
         return None
     queries = held_out(rows)
     exact = exact_search(rows, queries, 100).ids
-    lists = 1 << round(np.log2(4 * np.sqrt(len(rows))))
+    lists = 1 << round(np.log2(2 * np.sqrt(len(rows))))
     for codes in (f"PQ{rows.shape[1] // 8}x4fsr", "SQ8"):
         built = build_approximate(rows, f"IVF{lists},{codes}")
         for probes in (8, 16, 32, 64, 128):
@@ -105,7 +105,7 @@ def set_engine(folder: str | os.PathLike[str], kind: str) -> None:
         found = load_approximate(folder, rows)
         if found is None or len(rows) <= 1.1 * found.count:
             return
-        kind = f"{found.factory}:{found.parameters}"
+        kind = str(found)
     if kind in ("exact", "auto"):
         built = choose(rows) if kind == "auto" else None
     else:

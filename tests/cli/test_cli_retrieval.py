@@ -131,6 +131,17 @@ def test_engine_device_and_precision(photographs, tmp_path, capsys, monkeypatch)
     assert "invalid choice" in fails(capsys, 2, *call, "--engine", "magic")
 
 
+def test_search_by_milvus(indexed, photographs, tmp_path, capsys):
+    pytest.importorskip("milvus_lite")
+    address = f"milvus://{tmp_path}/lite.db/rows"
+    assert main(["index", str(photographs), "-o", str(indexed), "--index", address]) == 0
+    image = str(photographs / "place1/view 3.jpg")
+    assert main(["search", str(indexed), image, "--milvus", address, "-k", "2"]) == 0
+    assert "place1/view 3.jpg" in capsys.readouterr().out.splitlines()[-2]
+    line = fails(capsys, 1, "search", indexed, image, "--milvus", "milvus://nowhere")
+    assert "expected milvus://HOST:PORT/COLLECTION" in line
+
+
 def test_the_index_of_another_folder_needs_replace(indexed, tmp_path, capsys):
     (tmp_path / "b").mkdir()
     draw(9).save(tmp_path / "b" / "b.jpg")

@@ -1,5 +1,7 @@
 """One suite for every way of searching; exact search is the oracle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,18 @@ from spatial_retrieval.index.approximate import (
 )
 from spatial_retrieval.index.exact import exact_search
 from spatial_retrieval.index.measure import choose, held_out, measure, set_engine
+from spatial_retrieval.index.milvus import fill_milvus, open_milvus
 from spatial_retrieval.index.rows import Rows
 
-KINDS = ["exact", "Flat", "SQfp16", "HNSW32", "IVF16,Flat:nprobe=8", "IVF16,PQ8x4fs:nprobe=16"]
+KINDS = [
+    "milvus",
+    "exact",
+    "Flat",
+    "SQfp16",
+    "HNSW32",
+    "IVF16,Flat:nprobe=8",
+    "IVF16,PQ8x4fs:nprobe=16",
+]
 
 
 def clusters(m, d=32, seed=0):
@@ -31,8 +42,14 @@ ROWS = clusters(2000)
 def index(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("index")
     DescriptorIndex.build(ROWS, [str(i) for i in range(len(ROWS))]).save(folder)
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite")
+        engine = fill_milvus(f"milvus://{folder}/lite.db/rows", Rows([ROWS]))
+        yield replace(DescriptorIndex.load(folder), engine=engine)
+        engine.client.close()
+        return
     set_engine(folder, request.param)
-    return DescriptorIndex.load(folder)
+    yield DescriptorIndex.load(folder)
 
 
 def test_it_is_an_index(index):
@@ -131,3 +148,44 @@ def test_measuring_counts_what_is_missed():
     found = measure(Half(), Rows([ROWS[:200]]), ROWS[:10], ks=(1, 10, 1000))
     assert set(found.recall) == {1, 10} and found.recall[1] < 1.01 and found.recall[10] <= 0.5
     assert found.milliseconds > 0 and found.exact_milliseconds > 0
+
+
+@pytest.fixture
+def lite(tmp_path):
+    pytest.importorskip("milvus_lite")
+    return f"milvus://{tmp_path}/lite.db/rows"
+
+
+def test_a_milvus_collection_is_filled_opened_and_added_to(lite):
+    first = fill_milvus(lite, Rows([ROWS[:300]]))
+    assert len(first) == 300
+    both = fill_milvus(lite, Rows([ROWS[:400]]))
+    assert len(both) == 400 and isinstance(both, Index)
+    found = open_milvus(lite)
+    assert np.array_equal(found.vectors([[399], [0]]), ROWS[[[399], [0]]])
+    expected = exact_search(Rows([ROWS[:400]]), ROWS[:20], 5)
+    assert np.array_equal(found.search(ROWS[:20], 5).ids, expected.ids)
+    with pytest.raises(IndexError, match="from 0 to 399"):
+        found.vectors([400])
+    for other in (ROWS[:300], ROWS[::-1], ROWS[:, :8]):
+        with pytest.raises(ValueError, match="holds other rows"):
+            fill_milvus(lite, Rows([other]))
+    with pytest.raises(ValueError, match="other: no such collection"):
+        open_milvus(lite.replace("/rows", "/other"))
+    found.client.close()
+
+
+def test_milvus_gives_so_many_hits(lite):
+    index = fill_milvus(lite, Rows([ROWS[:50]]))
+    index._count = 20_000
+    with pytest.raises(ValueError, match="k of at most 16384"):
+        index.search(ROWS[:1], 17_000)
+    index.client.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["milvus://", "milvus://host:1", "http://host/a", "milvus:///a/b"]
+)
+def test_wrong_milvus_addresses_are_refused(address):
+    with pytest.raises(ValueError, match="expected milvus://HOST:PORT/COLLECTION"):
+        open_milvus(address)
