@@ -99,7 +99,8 @@ def test_any_timm_family_gives_a_map(name):
     with torch.inference_mode():
         last, head = found.maps(torch.rand(1, 3, side, side), (found.layers[-2], "head"))
         torch.testing.assert_close(found(torch.rand(1, 3, side, side)).shape, head.shape)
-    assert head.shape == (1, found.channels, side // found.stride, side // found.stride)
+    cells = side // found.stride
+    assert head.shape == (1, found.channels, cells, cells)
     assert last.shape[1] == found.layer_channels(found.layers[-2])
 
 

@@ -54,9 +54,9 @@ def test_numpy_is_known_by_its_old_and_its_new_name():
 
 
 def test_nothing_stays_allowed_afterwards(tmp_path):
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())
     load_checkpoint(saved(tmp_path / "file.pth", STATE))
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_safetensors(tmp_path):
@@ -92,9 +92,10 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, form):
         path.write_bytes(pickle.dumps(Hostile(trap)))
     else:
         saved(path, content, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ValueError, match=r"file\.pth: (refused.*nothing was executed|no readable)"):
+    with pytest.raises(ValueError, match=r"file\.pth: refused.*nothing was executed") as caught:
         load_checkpoint(path)
     assert not trap.exists()
+    assert form == "bare" or f"asks for {os.mkdir.__module__}.mkdir and" in str(caught.value)
 
 
 def test_arrays_of_objects_and_of_other_types_are_refused(tmp_path):
@@ -135,7 +136,7 @@ def test_compressed_archives_are_refused(tmp_path):
     ):
         for entry in plain.namelist():
             packed.writestr(entry, plain.read(entry))
-    with pytest.raises(ValueError, match="refused, the file asks for decompression"):
+    with pytest.raises(ValueError, match="refused, a compressed archive"):
         load_checkpoint(tmp_path / "file.pth")
 
 

@@ -9,7 +9,14 @@ import torch
 from official_toys import TOYS
 from torch.nn.functional import normalize
 
-from spatial_retrieval.models.checkpoints import KINDS, PROJECTS, adopt, describe, recognise
+from spatial_retrieval.models.checkpoints import (
+    KINDS,
+    PROJECTS,
+    adopt,
+    describe,
+    load_checkpoint,
+    recognise,
+)
 
 # golden file → its descriptors: name → (kind or None, scales or None for the published ones)
 ONE = (1.0,)
@@ -226,6 +233,10 @@ def test_one_power_for_each_channel(toys):
     assert adopted.protocol.power == 1
     with pytest.raises(ValueError, match="positive numbers"):
         adopt({**state, "pool.p": -p})
+    with pytest.raises(ValueError, match="a pooling of 512 channels.*got one of 7"):
+        adopt({**state, "pool.p": p[:7]})
+    with pytest.raises(ValueError, match=r"expected numbers in pool\.p, got shape \(0,\)"):
+        adopt({**state, "pool.p": p[:0]})
 
 
 def test_mean_and_std_come_from_the_file(toys):
@@ -239,6 +250,15 @@ def test_mean_and_std_come_from_the_file(toys):
     with torch.inference_mode():
         same = (images - mean) / std * 0.25 + 0.5
         torch.testing.assert_close(describe(adopted, same), oracle(images), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "meta", [{"mean": None}, {"std": [1, 0, 1]}, {"mean": "abc"}, {"std": [1]}]
+)
+def test_a_mean_or_std_that_is_none_is_refused(meta, toys):
+    for name in ("cirtorch vgg", "solar"):
+        with pytest.raises(ValueError, match="expected three numbers as meta"):
+            adopt(toys(name)[0], meta)
 
 
 def learned(seed, out):
@@ -273,10 +293,26 @@ def test_a_learned_whitening_acts_on_the_joined_row(toys):
     assert isinstance(adopt(state, meta, kind="cirtorch-plain").final, torch.nn.Identity)
     with pytest.raises(ValueError, match=r"expected a whitening m \(512, 1\)"):
         adopt(state, {"Lw": {"set": {"ms": {"m": np.zeros(3), "P": np.zeros((2, 3))}}}})
-    with pytest.raises(ValueError, match="of m and P, got m"):
+    with pytest.raises(ValueError, match=r"of m and P, got \{'m'"):
         adopt(state, {"Lw": {"set": {"ms": {"m": np.zeros(3)}}}})
+    with pytest.raises(ValueError, match="m and P as arrays"):
+        adopt(state, {"Lw": {"set": {"ms": {"m": "text", "P": np.zeros((2, 3))}}}})
+    for damaged in ([1], {"set": 3}):
+        with pytest.raises(ValueError, match="expected meta.Lw as data set"):
+            adopt(state, {"Lw": damaged})
     with pytest.raises(ValueError, match="expected the whitening 'ms'"):
         adopt(state, {"Lw": {"set": {"ss": learned(0, 3)}}})
+
+
+def test_from_a_file_to_rows(toys, tmp_path):
+    state, _ = toys("cirtorch vgg")
+    meta = {"architecture": "vgg11", "Lw": {"retrieval-SfM-120k": {"ms": learned(1, 9)}}}
+    torch.save({"meta": meta, "state_dict": state}, tmp_path / "official.pth")
+    images = pictures(64, 96, batch=1)
+    with torch.inference_mode():
+        rows = describe(adopt(*load_checkpoint(tmp_path / "official.pth")), images)
+        torch.testing.assert_close(rows, describe(adopt(state, meta), images))
+    assert rows.shape == (1, 9)
 
 
 def test_attention_after_one_stage_only(toys):

@@ -8,7 +8,7 @@ from torch import nn
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
 from spatial_retrieval.models.checkpoints.tensors import Sorted
 
-__all__ = ["assemble", "gem_arguments", "linear_arguments"]
+__all__ = ["assemble", "gem_arguments", "input_statistics", "linear_arguments"]
 
 Words = tuple[type[nn.Module], dict[str, Any]]  # a class and its keywords
 
@@ -57,6 +57,20 @@ def gem_arguments(tensors: Sorted) -> dict[str, Any]:
     if p.ndim != 1 or not len(p) or not bool((p > 0).all()):
         raise ValueError(f"expected GeM's p as positive numbers (1,) or (C,), got {p}")
     return {"p": float(p[0]), "channels": None if len(p) == 1 else len(p)}
+
+
+def input_statistics(meta: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The "mean" and "std" of the input's channels, if the metadata has them."""
+    found = {}
+    for name in ("mean", "std"):
+        if name in meta:
+            try:
+                found[name] = [float(value) for value in meta[name]]
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"expected three numbers as meta.{name}: {error}") from error
+            if len(found[name]) != 3 or (name == "std" and not min(found[name]) > 0):
+                raise ValueError(f"expected three numbers as meta.{name}, got {found[name]}")
+    return found
 
 
 def linear_arguments(tensors: Sorted, part: str, width: int) -> dict[str, Any]:

@@ -21,7 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol
-from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments, linear_arguments
+from spatial_retrieval.models.checkpoints.assemble import (
+    assemble,
+    gem_arguments,
+    input_statistics,
+    linear_arguments,
+)
 from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments, resnet_rules
 from spatial_retrieval.models.checkpoints.tensors import Sorted, sort_out
@@ -75,9 +80,7 @@ def adopt(
     tensors = sort_out(state, _RESNET if resnet else _VGG, KIND)
     network = tensors.parts.get("network", {})
     arguments = resnet_arguments(network) if resnet else vgg_arguments(network)
-    for name in ("mean", "std"):
-        if name in meta:
-            arguments[name] = [float(v) for v in meta[name]]
+    arguments.update(input_statistics(meta))
     words = (ResNetMap if resnet else VGGMap, arguments)
     pooling = (UnitGeM, gem_arguments(tensors))
     found = assemble(KIND, tensors, words, pooling, _INSIDE, CARD)
@@ -91,6 +94,10 @@ def adopt(
 
 def _with_learned(found: Adopted, whitenings: Mapping[str, Any], learned: str) -> Adopted:
     """Put the whitening learned on "retrieval-SfM-120k", or the last one, behind the scales."""
+    if not isinstance(whitenings, Mapping) or not all(
+        isinstance(pair, Mapping) for pair in whitenings.values()
+    ):
+        raise ValueError(f"expected meta.Lw as data set → ss, ms → m, P, got {whitenings!r:.80}")
     names = [f"meta.Lw.{name}.{which}" for name, pair in whitenings.items() for which in pair]
     card = {**found.card, "left_out": [*found.card["left_out"], *names]}
     if not names or not learned:
@@ -108,9 +115,12 @@ def _with_learned(found: Adopted, whitenings: Mapping[str, Any], learned: str) -
 
 def _learned_layer(whitening: Mapping[str, Any], dim: int) -> tuple[nn.Module, dict[str, Any]]:
     """y = P(x − m) as a linear layer, and its arguments."""
-    if not {"m", "P"} <= set(whitening):
-        raise ValueError(f"expected a whitening of m and P, got {', '.join(whitening)}")
-    mean, projection = (torch.as_tensor(whitening[key]).double() for key in ("m", "P"))
+    if not isinstance(whitening, Mapping) or not {"m", "P"} <= set(whitening):
+        raise ValueError(f"expected a whitening of m and P, got {whitening!r:.80}")
+    try:
+        mean, projection = (torch.as_tensor(whitening[key]).double() for key in ("m", "P"))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"expected a whitening's m and P as arrays: {error}") from error
     if projection.ndim != 2 or not mean.numel() == projection.shape[1] == dim:
         raise ValueError(
             f"expected a whitening m ({dim}, 1) and P (D, {dim}), got {tuple(mean.shape)} and "

@@ -66,13 +66,14 @@ def _safetensors(path: Path) -> tuple[Any, dict[str, Any]]:
 
 def _torch(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
-        _check_archive(path)
+        compressed = _is_compressed(path)
         with torch.serialization.safe_globals(_numpy_names()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file's age; what counts is raised
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            if not compressed:
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)|Trying to (?:load|call) ([\w.<>' ]+)", str(error))
-        what = f"{named[1] or named[2]}" if named else "an instruction that is not plain data"
+        named = re.search(r"GLOBAL ([\w.]+)|<class '([\w.]+)'>", str(error))
+        what = (named[1] or named[2]) if named else "an instruction that is not plain data"
         raise ValueError(
             f"refused, the file asks for {what} and not only for tensors, numpy arrays, numbers "
             "and text; nothing was executed"
@@ -81,16 +82,18 @@ def _torch(path: Path) -> tuple[Any, dict[str, Any]]:
         raise ValueError(
             f"no readable checkpoint, damaged or cut short ({type(error).__name__})"
         ) from error
+    if compressed:
+        raise ValueError("refused, a compressed archive, which torch.save does not write")
     meta = content.get("meta", {}) if isinstance(content, Mapping) else {}
     return content, dict(meta) if isinstance(meta, Mapping) else {}
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a zip whose entries are compressed: ``torch.save`` stores them as they are."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise pickle.UnpicklingError("Trying to call decompression")
+def _is_compressed(path: Path) -> bool:
+    """Whether it is a zip that could grow beyond its size when read."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _numpy_names() -> list[Any]:

@@ -22,7 +22,7 @@ from spatial_retrieval.models.checkpoints.adopted import (
     Adopted,
     Protocol,
 )
-from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments
+from spatial_retrieval.models.checkpoints.assemble import assemble, gem_arguments, input_statistics
 from spatial_retrieval.models.checkpoints.pooling import UnitGeM
 from spatial_retrieval.models.checkpoints.resnet import ResNetMap, resnet_arguments
 from spatial_retrieval.models.checkpoints.tensors import sort_out
@@ -102,8 +102,6 @@ def adopt(state: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) ->
     network = tensors.parts.get("network", {})
     arguments = resnet_arguments(network)
     arguments["attention"] = sorted({n.split(".")[0] for n in network if n.startswith("soa")})
-    for name in ("mean", "std"):
-        if name in (meta or {}):
-            arguments[name] = [float(v) for v in meta[name]]
+    arguments.update(input_statistics(meta or {}))
     pooling = (UnitGeM, gem_arguments(tensors))
     return assemble(KIND, tensors, (AttentiveResNet, arguments), pooling, _PROTOCOL, CARD)

@@ -72,13 +72,15 @@ def sort_out(state: Mapping[str, Tensor], rules: Sequence[Rule], kind: str) -> S
     """Sort a state dict by rules.
 
     Raises:
-        ValueError: if no rule knows a name, or two names become one.
+        ValueError: if no rule knows a name, two names become one, or a tensor is empty.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     official: dict[str, str] = {}
     left_out: list[str] = []
     for name, value in state.items():
         new = _renamed(name, rules, kind)
+        if not value.numel():
+            raise ValueError(f"expected numbers in {name}, got shape {tuple(value.shape)}")
         if not new:
             left_out.append(name)
             continue
