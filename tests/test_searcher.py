@@ -7,7 +7,7 @@ import pytest
 from pictures import draw
 from reranking_toys import TURN, textured, warped
 
-from spatial_retrieval import index_folder, open_index
+from spatial_retrieval import IndexOptions, index_folder, open_index
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import BASIC_NAMES, local_features
@@ -17,7 +17,12 @@ from spatial_retrieval.rerank import BASIC_NAMES, local_features
 def searcher(gem_model, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path / "cache"))
     index_folder(
-        photographs, tmp_path / "i", gem_model, model_name="lite0-gem", size=64, progress=False
+        photographs,
+        tmp_path / "i",
+        gem_model,
+        model_name="lite0-gem",
+        options=IndexOptions(size=64),
+        progress=False,
     )
     return open_index(tmp_path / "i")
 

@@ -1,8 +1,8 @@
 """Feature maps of a frozen backbone on disk: shards in half precision, made once, resumable.
 
-A cache is a folder: ``00000.npy``, ``00001.npy`` … of (n, C, H, W) float16 maps, and
-``manifest.json``, which is written first and says whose maps these are. A shard is there whole or
-not at all, so a killed run goes on where it was; a cache of other items or another backbone is
+A cache is a folder of shards (:mod:`~spatial_retrieval.features.store`) of (n, C, H, W) float16
+maps, and ``manifest.json``, which is written first and says whose maps these are. A shard is whole
+or not there, so a killed run goes on where it was; a cache of other items or another backbone is
 refused rather than mixed.
 """
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatial_retrieval.files import atomic_writer, write_json
+from spatial_retrieval.features.store import ShardError, ShardStore, open_shard
+from spatial_retrieval.files import write_json
 from spatial_retrieval.train.data import LabelledSet, check_labels
 
 __all__ = ["CacheError", "MapSet", "cache_maps"]
 
-_VERSION = 1
+_VERSION = 2
 _BATCH = 8
 
 
@@ -51,6 +52,7 @@ class MapSet:
         self.difficulty = None if levels is None else np.asarray(levels)
         self.repeats = False
         self._size = manifest["shard"]
+        self._store = ShardStore(self.folder, manifest["about"])
         self._shards = [self._open(i) for i in range(-(-len(self.names) // self._size))]
 
     def __len__(self) -> int:
@@ -61,14 +63,14 @@ class MapSet:
         return torch.from_numpy(self._shards[shard][row].astype(np.float32))
 
     def _open(self, number: int) -> np.ndarray:
-        path = _shard_path(self.folder, number)
+        path = self._store.path(number)
         expected = min(self._size, len(self.names) - number * self._size)
+        if not path.exists():
+            raise CacheError(f"{path}: missing; the cache is unfinished, make it again")
         try:
-            maps = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError as error:
-            raise CacheError(f"{path}: missing; the cache is unfinished, make it again") from error
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{path}: damaged ({error}); delete it and make it again") from error
+            maps = open_shard(path).arrays["maps"]
+        except (ShardError, KeyError) as error:
+            raise CacheError(f"{error}; delete this file and make it again") from error
         if maps.ndim != 4 or len(maps) != expected:
             raise CacheError(f"{path}: expected {expected} maps, got {maps.shape}; delete it")
         return maps
@@ -97,19 +99,18 @@ def cache_maps(
         CacheError: if the folder holds the maps of something else.
     """
     folder = Path(folder)
-    _open_folder(folder, images, about, shard)
+    store = ShardStore(folder, _open_folder(folder, images, about, shard)["about"])
     starts = range(0, len(images), shard)
     for number, start in enumerate(tqdm(starts, disable=not progress, unit="shard")):
-        path = _shard_path(folder, number)
-        if path.exists():
-            continue
-        maps = _encoded(images, range(start, min(start + shard, len(images))), encode)
-        with atomic_writer(path) as file:
-            np.save(file, maps, allow_pickle=False)
+        if not store.path(number).exists():
+            maps = _encoded(images, range(start, min(start + shard, len(images))), encode)
+            store.put(number, {"maps": maps})
     return MapSet(folder)
 
 
-def _open_folder(folder: Path, images: LabelledSet, about: Mapping[str, Any], shard: int) -> None:
+def _open_folder(
+    folder: Path, images: LabelledSet, about: Mapping[str, Any], shard: int
+) -> dict[str, Any]:
     """Write the manifest, or compare it with the one that is there."""
     labels, twins = check_labels(images.labels, images.twin_of, len(images))
     if not len(images):
@@ -128,6 +129,7 @@ def _open_folder(folder: Path, images: LabelledSet, about: Mapping[str, Any], sh
         _check_same(folder, manifest)
     else:
         write_json(folder / "manifest.json", manifest)
+    return manifest
 
 
 def _encoded(images: LabelledSet, which: range, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
@@ -144,10 +146,6 @@ def _encoded(images: LabelledSet, which: range, encode: Callable[[Tensor], Tenso
             f"{which.start} … {which.stop - 1}"
         )
     return maps.contiguous().numpy()
-
-
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.npy"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

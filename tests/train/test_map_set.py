@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatial_retrieval.features.store import ShardStore
 from spatial_retrieval.train.data import LabelledSet, TensorSet
 from spatial_retrieval.train.map_set import CacheError, MapSet, cache_maps
 
@@ -43,14 +44,15 @@ def test_cached_maps_are_the_maps_in_half_precision(tmp_path):
     np.testing.assert_array_equal(maps.labels, LABELS)
     np.testing.assert_array_equal(maps.twin_of, [1, 0, 3, 2])
     assert list(maps.difficulty[:3]) == ["E", "M", "H"] and maps.names[2] == "c"
-    assert np.load(tmp_path / "00002.npy").shape == (2, 3, 3, 4)
-    assert np.load(tmp_path / "00000.npy").dtype == np.float16
+    store = ShardStore(tmp_path, {"size": 8})
+    assert store.get(2).arrays["maps"].shape == (2, 3, 3, 4)
+    assert store.get(0).arrays["maps"].dtype == np.float16
 
 
 def test_a_cache_goes_on_where_it_stopped_and_is_not_made_twice(tmp_path):
     with pytest.raises(OSError, match="gone"):
         make(tmp_path, Images(broken=7))
-    with pytest.raises(CacheError, match=r"00001\.npy: missing; the cache is unfinished"):
+    with pytest.raises(CacheError, match=r"safetensors: missing; the cache is unfinished"):
         MapSet(tmp_path)
     again = Images()
     make(tmp_path, again)
@@ -72,16 +74,16 @@ def test_a_cache_of_something_else_is_refused(tmp_path, labels, change):
 
 def test_damaged_files_are_named(tmp_path):
     make(tmp_path, Images())
-    whole = (tmp_path / "00001.npy").read_bytes()
-    (tmp_path / "00001.npy").write_bytes(whole[:100])
-    with pytest.raises(CacheError, match=r"00001\.npy: damaged"):
+    store = ShardStore(tmp_path, {"size": 8})
+    store.path(1).write_bytes(store.path(1).read_bytes()[:100])
+    with pytest.raises(CacheError, match=r"safetensors: damaged"):
         MapSet(tmp_path)
-    np.save(tmp_path / "00001.npy", np.zeros((3, 3, 3, 4), np.float16))
+    store.put(1, {"maps": np.zeros((3, 3, 3, 4), np.float16)})
     with pytest.raises(CacheError, match="expected 5 maps"):
         MapSet(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "version": 9}))
-    with pytest.raises(CacheError, match="expected version 1, got 9"):
+    with pytest.raises(CacheError, match="expected version 2, got 9"):
         MapSet(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(CacheError, match="no readable feature cache"):
