@@ -241,6 +241,19 @@ def test_a_reason_that_may_pass_is_tried_again(run, photographs, monkeypatch):
     assert again.described == 1 and not again.failed and len(again.index) == 6
 
 
+def test_a_file_that_cannot_be_looked_at_is_tried_each_time(run, photographs, monkeypatch):
+    (photographs / "loop.jpg").symlink_to(photographs / "nowhere.jpg")
+    assert list(run().failed) == ["loop.jpg"]
+    tried = []
+    describe = described.describe_readable
+    monkeypatch.setattr(
+        described,
+        "describe_readable",
+        lambda model, images, **options: tried.extend(images) or describe(model, images, **options),
+    )
+    assert list(run().failed) == ["loop.jpg"] and [path.name for path in tried] == ["loop.jpg"]
+
+
 def test_whatever_one_file_does_the_others_go_on(run, photographs, monkeypatch):
     from spatial_retrieval.features import extraction
 
