@@ -16,7 +16,14 @@ from spatial_retrieval.features.store import Blocks
 from spatial_retrieval.files import remove_leftovers
 from spatial_retrieval.images import DECODING_VERSION
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.index.disk import Contents, add_segment, commit, read_index, selected
+from spatial_retrieval.index.disk import (
+    Contents,
+    add_segment,
+    commit,
+    positions_after,
+    read_index,
+    selected,
+)
 from spatial_retrieval.locks import one_writer
 from spatial_retrieval.models import RetrievalModel
 
@@ -238,16 +245,7 @@ def _updated(plan: _Plan, target: Path, found: Mapping[str, Known]) -> Contents:
         dim = len(next(iter(new.values())).row)
         rows = Blocks(np.float32, (len(new), dim), row_blocks(new.values()))
         segments.append(add_segment(target, rows, list(new), [plan.stamps[n] for n in new]))
-    return selected(segments, _positions(old, stays, len(new)), plan.info, aside)
-
-
-def _positions(old: Contents | None, stays: Sequence[bool], new: int) -> np.ndarray:
-    """Positions among all rows of the segments: those of the old index that stay, then new ones."""
-    if old is None:
-        return np.arange(new)
-    total = sum(len(segment.arrays["rows"]) for segment in old.segments)
-    before = np.arange(total) if old.rows.chosen is None else old.rows.chosen
-    return np.concatenate([before[np.array(stays, bool)], np.arange(total, total + new)])
+    return selected(segments, positions_after(old, stays, len(new)), plan.info, aside)
 
 
 def _chunks(names: Sequence[str]) -> Iterator[list[str]]:
