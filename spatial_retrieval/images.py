@@ -5,6 +5,7 @@ decoder, from regular files of a bounded length, within limits of pixels and of 
 is always upright 8-bit sRGB. Boxes are (x0, y0, x1, y1) in upright pixels, end-exclusive.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import IO
@@ -136,7 +137,7 @@ def check_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
     """
     if len(box) != 4 or not np.isfinite(np.asarray(box, dtype=float)).all():
         raise BoxError(f"expected a box x0, y0, x1, y1 of finite pixels, got {tuple(box)}")
-    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    (x0, x1), (y0, y1) = (_pixels(*ends) for ends in ((box[0], box[2]), (box[1], box[3])))
     cut = max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1])
     if cut[0] >= cut[2] or cut[1] >= cut[3]:
         raise BoxError(
@@ -144,6 +145,14 @@ def check_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
             f"got {(x0, y0, x1, y1)}"
         )
     return cut
+
+
+def _pixels(start: float, end: float) -> tuple[int, int]:
+    """Rounded ends; what is narrower than a pixel is the pixel in which it starts."""
+    first, last = round(float(start)), round(float(end))
+    if start < end and first == last:
+        return math.floor(start), math.floor(start) + 1
+    return first, last
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -1,6 +1,6 @@
 """A folder of photographs → an index on disk: incremental, resumable, bad files set aside."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -201,7 +201,8 @@ def _describe(
 ) -> tuple[dict[str, Known], IndexReport]:
     """What is known of the pending files, after describing this part's chunks of them."""
     i, n = plan.options.part
-    chunks = list(_chunks(plan.pending))[i::n]
+    starts = range(0, len(plan.pending), _CHUNK)
+    chunks = [plan.pending[start : start + _CHUNK] for start in starts][i::n]
     found: dict[str, Known] = {}
     described = 0
     with tqdm(total=sum(map(len, chunks)), disable=not progress, unit="image") as bar:
@@ -246,8 +247,3 @@ def _updated(plan: _Plan, target: Path, found: Mapping[str, Known]) -> Contents:
         rows = Blocks(np.float32, (len(new), dim), row_blocks(new.values()))
         segments.append(add_segment(target, rows, list(new), [plan.stamps[n] for n in new]))
     return selected(segments, positions_after(old, stays, len(new)), plan.info, aside)
-
-
-def _chunks(names: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield list(names[start : start + _CHUNK])

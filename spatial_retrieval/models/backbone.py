@@ -21,6 +21,7 @@ from spatial_retrieval.models.timm_maps import (
 
 __all__ = ["EMBEDDED_BACKBONE", "Backbone", "build_backbone", "stack_maps"]
 
+_LEAST_SIDE = 32  # two cells of a layer of stride 16, which is what localization needs
 EMBEDDED_BACKBONE = "efficientnet_lite0"
 _LITE0_READING = Reading(form="map", channels=1280, stride=32)
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -77,12 +78,17 @@ class Backbone(nn.Module):
             )
         names = [layer.split("+") for layer in layers]
         maps = self._single_maps(images, {name for stack in names for name in stack})
-        return [stack_maps([maps[name] for name in stack]) for stack in names]
+        return [
+            stack_maps([maps[name] for name in stack], [self._reduction(name) for name in stack])
+            for stack in names
+        ]
 
     def _single_maps(self, images: Tensor, layers: set[str]) -> dict[str, Tensor]:
         for layer in layers:
             self._check(layer)
-        x = self.reading.fitted((images - self.mean) / self.std)
+        x = self._enlarged(images, max(self._reduction(layer) for layer in layers))
+        size = x.shape[-2:]
+        x = self.reading.fitted((x - self.mean) / self.std)
         x = x.contiguous(memory_format=torch.channels_last)
         stages = sorted(layers - {"head", "token"}, key=self._stage)
         found = {}
@@ -96,7 +102,6 @@ class Backbone(nn.Module):
                 found["head"] = final
         if "head" in layers and "head" not in found:
             found["head"] = final_map(self.network, x, self.reading)
-        size = images.shape[-2:]
         found = {name: self.reading.cropped(y, *size) for name, y in found.items()}
         if "token" in layers:
             found["token"] = class_token(self.network, x)
@@ -105,6 +110,14 @@ class Backbone(nn.Module):
     def signed(self) -> bool:
         """Whether negative values of the final map mean something, as after a layer norm."""
         return self.reading.signed
+
+    def _enlarged(self, images: Tensor, least: int) -> Tensor:
+        """Repeat the last row and column up to 32 pixels and one cell."""
+        sides = [max(n, least, _LEAST_SIDE) for n in images.shape[-2:]]
+        missing = [a - n for a, n in zip(sides, images.shape[-2:], strict=True)]
+        if not any(missing):
+            return images
+        return nn.functional.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
 
     def layer_channels(self, layer: str) -> int:
         """Number of channels C of a layer's map."""
@@ -133,7 +146,7 @@ class Backbone(nn.Module):
             raise ValueError(f"expected a layer among {', '.join(self.layers)}, got {layer!r}")
 
 
-def stack_maps(maps: Sequence[Tensor]) -> Tensor:
+def stack_maps(maps: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
     """Stack maps of one image batch along their channels, on the coarsest of their grids.
 
     Maps of one grid are put behind one another as they are. A finer map is folded: each r×r block
@@ -143,6 +156,7 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     Args:
         maps: (B, Cᵢ, Hᵢ, Wᵢ), grids at strides that divide each other (the last cells of an odd
             grid are repeated).
+        strides: pixels of the image to a cell of each map.
 
     Returns:
         (B, Σ Cᵢ·rᵢ², H, W).
@@ -152,12 +166,14 @@ def stack_maps(maps: Sequence[Tensor]) -> Tensor:
     h, w = (min(x.shape[axis] for x in maps) for axis in (-2, -1))
     if all(x.shape[-2:] == (h, w) for x in maps):
         return torch.cat(list(maps), dim=1)
-    return torch.cat([_unit_rms(_folded(x, h, w)) for x in maps], dim=1)
+    folds = [max(strides) // stride for stride in strides]
+    return torch.cat(
+        [_unit_rms(_folded(x, h, w, r)) for x, r in zip(maps, folds, strict=True)], dim=1
+    )
 
 
-def _folded(x: Tensor, h: int, w: int) -> Tensor:
+def _folded(x: Tensor, h: int, w: int, r: int) -> Tensor:
     """(B, C, ≈ r·h, ≈ r·w) → (B, C·r², h, w)."""
-    r = max(1, round(x.shape[-1] / w), round(x.shape[-2] / h))
     missing = (0, r * w - x.shape[-1], 0, r * h - x.shape[-2])
     x = nn.functional.pad(x, missing, mode="replicate") if any(missing) else x
     return nn.functional.pixel_unshuffle(x, r)

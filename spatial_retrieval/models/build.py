@@ -97,6 +97,10 @@ def _layer(kind: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:
         match kind:
             case "smoothing":
                 from spatial_retrieval.layers.smoothing import LearnableSmoothing as Layer
+            case "refinement" if arguments.get("edges") == "none":
+                from spatial_retrieval.layers.controls import MLPControl as Layer
+
+                arguments = {name: value for name, value in arguments.items() if name != "edges"}
             case "refinement":
                 from spatial_retrieval.layers.refinement import SpatialContextRefinement as Layer
             case "attention":

@@ -203,8 +203,6 @@ def _accelerator(model: nn.Module, data: TrainingData, source: BatchSource) -> "
     if accelerator.num_processes == 1:
         return accelerator
     idle = has_idle_parameters(model, data.train[int(source.batch(0)[0]), 0])
-    return (
-        processes(DistributedDataParallelKwargs(find_unused_parameters=True))
-        if idle
-        else accelerator
-    )
+    if not idle:
+        return accelerator
+    return processes(DistributedDataParallelKwargs(find_unused_parameters=True))

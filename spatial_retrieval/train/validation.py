@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.metrics.revisited import average_precision
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.train.data import LabelledSet
 
 __all__ = ["encode", "leave_one_out_map", "score_names", "twin_accuracy", "validate"]
@@ -65,12 +65,11 @@ def leave_one_out_map(descriptors: np.ndarray, labels: np.ndarray) -> float:
         descriptors: (N, D) unit rows.
         labels: (N,).
     """
-    labels = np.asarray(labels)
+    labels, everyone = np.asarray(labels), np.arange(len(labels))
     order = np.argsort(-(descriptors @ descriptors.T), axis=1, kind="stable")
-    order = order[order != np.arange(len(order))[:, None]].reshape(len(order), -1)
-    positive = labels[order] == labels[:, None]  # (N, N − 1)
-    ap = np.array([average_precision(np.flatnonzero(row), row.sum()) for row in positive])
-    asked = positive.any(axis=1)
+    order = order[order != everyone[:, None]].reshape(len(order), -1)
+    ap = labelled_ap(order, labels, labels, own=everyone)
+    asked = ~np.isnan(ap)
     if not asked.any():
         raise ValueError("expected at least two items of some label, got none")
     present = np.unique(labels[asked])

@@ -26,19 +26,31 @@ def recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("PHOTOS", str(photos))
     value = {
         "model": {
-            "layer": "stage5+stage4", "dim": 8, "p": 3.0,
+            "layer": "stage5+stage4",
+            "dim": 8,
+            "p": 3.0,
             "context": [["refinement", {"nodes": None, "width": 8, "blocks": 1}]],
         },
         "data": {
-            "landmarks": 4, "views": 2, "size": 96, "hide": 0.2,
-            "photographs": "$PHOTOS", "instances": 3, "instance_views": 2, "instance_groups": 2,
+            "landmarks": 4,
+            "views": 2,
+            "size": 96,
+            "hide": 0.2,
+            "photographs": "$PHOTOS",
+            "instances": 3,
+            "instance_views": 2,
+            "instance_groups": 2,
             "teacher": "lite0-gem",
-            "validation_landmarks": 2, "validation_folders": {"photos": str(photos)},
+            "validation_landmarks": 2,
+            "validation_folders": {"photos": str(photos)},
         },
         "train": {
-            "output": str(tmp_path / "run"), "steps": 2, "groups": 2, "objective": {"keep": 5.0},
+            "output": str(tmp_path / "run"),
+            "steps": 2,
+            "groups": 2,
+            "objective": {"keep": 5.0},
         },
-    }  # fmt: skip
+    }
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(value))
     return path

@@ -70,15 +70,31 @@ def test_folded_layers_lie_on_the_coarsest_grid_and_count_the_same(lite0):
 
 def test_a_stack_of_one_is_the_map_and_odd_grids_repeat_their_last_cells():
     fine, coarse = torch.rand(2, 3, 5, 7), torch.rand(2, 4, 3, 4)
-    assert stack_maps([fine]) is fine
-    folded = stack_maps([coarse, fine])[:, 4:]
+    assert stack_maps([fine], [16]) is fine
+    folded = stack_maps([coarse, fine], [32, 16])[:, 4:]
     assert folded.shape == (2, 12, 3, 4)
     cells = torch.nn.functional.pixel_shuffle(folded, 2)  # (2, 3, 6, 8)
     torch.testing.assert_close(cells[..., 5, :], cells[..., 4, :])
     torch.testing.assert_close(cells[..., 7], cells[..., 6])
     ratio = cells[..., :5, :7] / fine
     torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
-    assert torch.isfinite(stack_maps([coarse * 0, fine * 0])).all()
+    assert torch.isfinite(stack_maps([coarse * 0, fine * 0], [32, 16])).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (200, 2), (16, 16), (33, 1), (33, 33)])
+@pytest.mark.parametrize("layer", ["head", "stage5+stage4", "stage5+stage3"])
+def test_any_size_has_cells_and_as_many_channels(size, layer):
+    backbone = build_backbone(layer=layer, pretrained=False)
+    with torch.inference_mode():
+        x = backbone(torch.rand(1, 3, *size))
+    expected = [max(1, -(-side // 32)) for side in size]
+    assert list(x.shape) == [1, backbone.channels, *expected]
+
+
+def test_a_transformer_gets_whole_patches():
+    backbone = build_backbone("vit_tiny_patch16_224", pretrained=False)
+    with torch.inference_mode():
+        assert backbone(torch.rand(1, 3, 33, 5)).shape[-2:] == (3, 2)
 
 
 def test_normalisation_is_inside(lite0):

@@ -21,9 +21,14 @@ from spatial_retrieval.train.validation import validate
 @pytest.fixture
 def config(tmp_path):
     return TrainConfig(
-        output=str(tmp_path / "run"), steps=12, groups=3, lr=1e-2, warmup=2,
-        validate_every=4, checkpoint_every=4,
-    )  # fmt: skip
+        output=str(tmp_path / "run"),
+        steps=12,
+        groups=3,
+        lr=1e-2,
+        warmup=2,
+        validate_every=4,
+        checkpoint_every=4,
+    )
 
 
 def weights(model):
