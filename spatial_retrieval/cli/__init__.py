@@ -18,6 +18,7 @@ _COMMAND_MODULES = (
     "data",
     "localize",
     "train",
+    "whiten",
     "models",
     "demo",
 )
