@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pictures import draw
+from demo_site import encoded, soft
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -30,33 +30,6 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000  # milliseconds; a busy machine is no failure
-
-
-def soft(seed, width=320, height=256):
-    return draw(seed, 32, 24).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    from spatial_retrieval.demo.gallery import from_folder
-    from spatial_retrieval.demo.server import build_app, running
-    from spatial_retrieval.demo.service import Service
-
-    folder = tmp_path_factory.mktemp("gallery")
-    for i in range(6):
-        soft(i).save(folder / f"view {i}.jpg", quality=95)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        service = Service(from_folder(folder), ["lite0-gem", "lite0-spatial"], "lite0-gem")
-        service.warm()
-        with running(build_app(service)) as address:
-            yield address
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +363,6 @@ def test_every_button_has_an_endpoint(client):
         ({"query": "0", "k": 200_000}, "whole number from 1 to 48"),
         ({"query": "999"}, "the example"),
         ({"query": "/etc/passwd"}, "base64"),
-        
         ({"query": "0", "model": "../../x"}, "the model"),
         ({"query": "0", "photographs": "own-x"}, "deleted"),
         ({"query": "0", "box": [0, 0, 0, 0]}, "at least one pixel"),
