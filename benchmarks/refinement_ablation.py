@@ -14,125 +14,28 @@ dimensions, and is scored on Twin Façades' test landmarks, which share no desig
 
 import argparse
 import json
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from refinement_rows import DIM, ROWS, describer
 from torch import Tensor, nn
 
 from spatial_retrieval.facades.data import TwinFacades, twin_facades
 from spatial_retrieval.facades.scores import evaluate_twins
 from spatial_retrieval.files import cache_dir, write_json
 from spatial_retrieval.images import to_tensor
-from spatial_retrieval.layers.attention import SecondOrderAttention
-from spatial_retrieval.layers.controls import ConvolutionControl
-from spatial_retrieval.layers.pooling import GeM
-from spatial_retrieval.layers.refinement import SpatialContextRefinement
-from spatial_retrieval.layers.smoothing import LearnableSmoothing
-from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.metrics.bootstrap import paired_bootstrap
 from spatial_retrieval.models import ModelConfig, build_model
 from spatial_retrieval.models.backbone import build_backbone
 from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.train.checkpoint import load_checkpoint
-from spatial_retrieval.train.data import LabelledSet, TrainingData
+from spatial_retrieval.train.data import TrainingData
 from spatial_retrieval.train.map_set import MapSet, cache_maps
 from spatial_retrieval.train.validation import encode
 
-LAYER, SIZE, DIM = "stage5+stage4", 448, 256
-REFINE = {"nodes": 96, "width": 64}
-ROWS: Mapping[str, Mapping[str, Any] | None] = {
-    "gem": None,
-    "solar": {"reduction": 8},
-    "mlp": {"edges": "none"},
-    "convolutions": {"width": 64},
-    "refine": {},
-    "undirected": {"displacement": "none"},
-    "random": {"edges": "random"},
-    "spatial": {"edges": "spatial"},
-    "similarity": {"edges": "similarity"},
-    "bias": {"displacement": "bias", "heads": 4},
-    "attention": {"attention": True},
-    "eight-sectors": {"sectors": 8},
-    "far-rings": {"rings": (1.5, 3.0, 6.0, 12.0)},
-    "one-block": {"blocks": 1},
-    "three-blocks": {"blocks": 3},
-    "64-nodes": {"nodes": 64},
-    "all-nodes": {"nodes": None},
-    "learned-nodes": {"select": "learned"},
-    "built-once": {"rebuild": False},
-    "wide": {"width": 128},
-    "smoothing": {},
-    "smoothing-average": {"bandwidth": 0.0, "confidence": 1.0},
-    "smoothing-fixed-bandwidth": {"bandwidth": 1.0},
-    "smoothing-no-confidence": {"confidence": 1.0},
-    "smoothing-then-refine": {},
-    "refine-then-smoothing": {},
-}
-
-
-class Unit(nn.Module):
-    """(B, D) → unit rows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, D) → (B, D)."""
-        return nn.functional.normalize(x, dim=1)
-
-
-class HideCells(nn.Module):
-    """Sets up to ``share`` of a map's cells to 0 in training, like things in front of a house."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        if not self.training:
-            return x
-        limit = self.share * torch.rand(len(x), 1, 1, 1)
-        return x * (torch.rand(len(x), 1, *x.shape[2:]) > limit)
-
-
-def head(row: str, channels: int) -> nn.Module:
-    """The layer that a row is about."""
-    arguments = ROWS[row]
-    if arguments is None:
-        return nn.Identity()
-    if row == "convolutions":
-        return ConvolutionControl(channels, **arguments)
-    if row == "solar":
-        layer = SecondOrderAttention(channels, **arguments)
-        nn.init.normal_(layer.v.weight, std=0.02)  # where the others start, too
-        return layer
-    if row.startswith("smoothing-then") or row.endswith("then-smoothing"):
-        both = [LearnableSmoothing(channels), SpatialContextRefinement(channels, **REFINE)]
-        return nn.Sequential(*(both if row.startswith("smoothing") else reversed(both)))
-    if row.startswith("smoothing"):
-        return LearnableSmoothing(channels, **arguments)
-    return SpatialContextRefinement(channels, **{**REFINE, **arguments})
-
-
-def describer(row: str, data: LabelledSet) -> nn.Sequential:
-    """Head, GeM and a whitening that starts from the principal components of some maps."""
-    channels = data[0, 0].shape[0]
-    pooled = nn.Sequential(OrderedDict(hide=HideCells(0.2), head=head(row, channels), gem=GeM()))
-    pooled.append(Unit())
-    some = np.random.default_rng(0).permutation(len(data))[:800]
-    x = torch.from_numpy(encode(pooled, data, indices=some))
-    components = pca_whitening(x, power=0.0)
-    dim = min(DIM, channels)
-    spread = components.linear(dim)(x).detach().std(dim=0)
-    turn = nn.Linear(dim, dim)
-    with torch.no_grad():
-        turn.weight.copy_(torch.diag((spread / spread[0]) ** 0.25))
-        turn.bias.zero_()
-    fixed = components.linear(dim).requires_grad_(False)
-    whitening = nn.Sequential(fixed, nn.BatchNorm1d(dim, affine=False), turn)
-    return nn.Sequential(OrderedDict(pooled=pooled, whitening=whitening, unit=Unit()))
+LAYER, SIZE = "stage5+stage4", 448
 
 
 def photographs(split: str, options: argparse.Namespace) -> TwinFacades:
@@ -199,21 +102,25 @@ def train_row(options: argparse.Namespace) -> None:
         "correct": scores.correct.tolist(),
     }
     write_json(options.root / "scores" / f"{options.row}-{options.seed}-{options.lr}.json", report)
-    print(f"{options.row} seed {options.seed} lr {options.lr}: val mAP {report['val'][0]:.3f}, "
-          f"test mAP {scores.map()}, twin accuracy {scores.accuracy()}")  # fmt: skip
+    what = f"{options.row} seed {options.seed} lr {options.lr}"
+    found = f"test mAP {scores.map()}, twin accuracy {scores.accuracy()}"
+    print(f"{what}: val mAP {report['val'][0]:.3f}, {found}")
 
 
 def export(options: argparse.Namespace) -> None:
     """Write a trained row as `load_model` reads it, its three whitening layers folded into one."""
-    if options.row in ("gem", "solar", "convolutions") or "smoothing" in options.row:
-        raise SystemExit(f"expected a row with refinement, got {options.row}")
     state = load_checkpoint(_run_folder(options) / "best.pt")["model"]
-    layer = ("refinement", {**REFINE, **ROWS[options.row]})
-    model = build_model(ModelConfig(layer=LAYER, context=(layer,), dim=DIM), pretrained=False)
     head = {k.removeprefix("pooled.head."): v for k, v in state.items() if ".head." in k}
-    model.context.refinement.load_state_dict(head)
-    fixed, mean, var, turn = (state[f"whitening.{name}"] for name in (
-        "0.weight", "1.running_mean", "1.running_var", "2.weight"))  # fmt: skip
+    if "read_in.weight" not in head:
+        raise SystemExit(f"expected a row with refinement, got {options.row}")
+    layer = ROWS[options.row](head["read_in.weight"].shape[1])
+    if not type(layer).__module__.startswith("spatial_retrieval."):
+        raise SystemExit(f"expected a row with a layer of the library, got {options.row}")
+    layer.load_state_dict(head)
+    context = {"refinement": layer}
+    model = build_model(ModelConfig(layer=LAYER, dim=DIM), context=context, pretrained=False)
+    names = ("0.weight", "1.running_mean", "1.running_var", "2.weight")
+    fixed, mean, var, turn = (state[f"whitening.{name}"] for name in names)
     scaled = turn / (var + nn.BatchNorm1d(1).eps).sqrt()  # (D, D)
     with torch.no_grad():
         model.whitening.weight.copy_(scaled @ fixed)
@@ -236,20 +143,28 @@ def table(options: argparse.Namespace) -> None:
         row: {key: np.mean([r[key] for r in reports], axis=0) for key in ("ap", "correct")}
         for row, reports in best.items()
     }
-    print("| row | seeds | lr | parameters | mAP | twin | E | M | H | rows | columns | shuffle | "
-          "refine is better by: mAP | twin |")  # fmt: skip
-    print("|---" * 14 + "|")
+    print(f"| {' | '.join(_COLUMNS)} |")
+    print("|---" * len(_COLUMNS) + "|")
     for row in (r for r in ROWS if r in best):
-        reports, first = best[row], best[row][0]
-        cells = [row, len(reports), first["lr"], f"{first['parameters'] // 1000}k"]
-        cells += [f"{100 * means[row][key].mean():.1f}" for key in ("ap", "correct")]
-        for group in ("levels", "kinds"):
-            cells += [f"{100 * np.mean([r[group][k] for r in reports]):.1f}" for k in first[group]]
+        cells = [row, *_cells(best[row], means[row])]
         if row != "refine" and "refine" in means:
             cells.append(paired_bootstrap(means["refine"]["ap"], means[row]["ap"], pairs))
             args = means["refine"]["correct"], means[row]["correct"], pairs[queries]
             cells.append(paired_bootstrap(*args))
         print("| " + " | ".join(str(c) for c in cells) + " |")
+
+
+_COLUMNS = ("row", "seeds", "lr", "parameters", "mAP", "twin", "E", "M", "H")
+_COLUMNS += ("rows", "columns", "shuffle", "refine is better by: mAP", "twin")
+
+
+def _cells(reports: list[dict[str, Any]], means: dict[str, np.ndarray]) -> list[Any]:
+    first = reports[0]
+    cells = [len(reports), first["lr"], f"{first['parameters'] // 1000}k"]
+    cells += [f"{100 * means[key].mean():.1f}" for key in ("ap", "correct")]
+    for group in ("levels", "kinds"):
+        cells += [f"{100 * np.mean([r[group][k] for r in reports]):.1f}" for k in first[group]]
+    return cells
 
 
 def _run_folder(options: argparse.Namespace) -> Path:

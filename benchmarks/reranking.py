@@ -4,7 +4,7 @@
     python benchmarks/reranking.py time [--sizes 1000 10000 100000 1000000]
 
 ``quality`` prints mAP and milliseconds per query of every re-ranker on one data set, against the
-first search alone, with 95 % intervals; other embedded models follow, each without any re-ranking.
+initial retrieval alone, with 95 % intervals; other embedded models follow, each alone.
 A folder's labels are its sub-folders (``query*`` files ask, or everyone is left out once).
 With ``--results FILE.json`` finished rows are kept: a run that was cut short goes on, and a model
 whose weights have changed is all that is asked again.
@@ -16,7 +16,6 @@ is the one to compare. Local features are extracted beforehand and timed apart.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,24 +24,24 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+from kept_rows import keep_row, known_rows
 
 from spatial_retrieval import DescriptorIndex, describe, embedded_models, list_images, load_model
-from spatial_retrieval.evaluate.folder import FolderSplit, split_folder, without_self
+from spatial_retrieval.evaluate.folder import FolderSplit, split_folder
 from spatial_retrieval.evaluate.reranking import (
     PUBLISHED_SECONDS,
     Reranked,
-    labelled_ap,
     rerank_timed,
     reranking_table,
 )
 from spatial_retrieval.facades.data import twin_facades
-from spatial_retrieval.files import write_json
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name, sift
+from spatial_retrieval.rerank.order import without_self
 
 QUALITY = ("none", "aqe", "superglobal", "verify", "verify-learned", "verify-cells", "hypergraph")
-COSTS = ("milliseconds", "cpu_milliseconds", "features_milliseconds")
 TIME = ("aqe", "superglobal", "verify", "hypergraph")
 
 
@@ -86,7 +85,7 @@ def _quality(args: argparse.Namespace) -> None:
         model = load_model(name)
         about = f"{args.data} {len(asked)}/{len(names)} {args.size}px {name} {model.fingerprint()}"
         methods = dict.fromkeys(["none", *args.rerank] if name == args.base else ["none"])
-        known = _known_rows(args.results, about)
+        known = known_rows(args.results, about)
         if set(methods) - set(known):
             ranking, context, cost = _search(model, folder, names, split, asked, args.size)
             context = replace(context, features=cache)
@@ -95,33 +94,12 @@ def _quality(args: argparse.Namespace) -> None:
             if row is None:
                 row = _row(method, ranking, context, _scorer(split, asked), cost)
             if row is not None:
-                _keep_row(args.results, about, row)
+                keep_row(args.results, about, row)
                 rows.append(row if name == args.base else replace(row, name=f"{name} alone"))
     labels = split.labels[split.queries[asked]]
     pairs = labels // 2 if args.data == "twins" else labels  # a landmark and its twin: one draw
     print(f"{args.data}: {len(asked)} queries, {len(split.database)} photographs, {args.base}")
     print(reranking_table(rows, pairs))
-
-
-def _known_rows(results: Path | None, about: str) -> dict[str, Reranked]:
-    """Rows of an earlier run on the same data with the same weights; their lists are not kept."""
-    if results is None or not results.exists():
-        return {}
-    kept = json.loads(results.read_text()).get(about, [])
-    return {facts["name"]: _restored(**facts) for facts in kept}
-
-
-def _restored(ap: list[float], **facts: Any) -> Reranked:
-    no_list = np.zeros((len(ap), 0))
-    return Reranked(ap=np.array(ap), ranking=Ranking(no_list, no_list), **facts)
-
-
-def _keep_row(results: Path | None, about: str, row: Reranked) -> None:
-    if results is None or row.name in _known_rows(results, about):
-        return
-    kept = json.loads(results.read_text()) if results.exists() else {}
-    facts = {name: getattr(row, name) for name in ("name", *COSTS)} | {"ap": row.ap.tolist()}
-    write_json(results, kept | {about: [*kept.get(about, []), facts]})
 
 
 def _search(
@@ -132,7 +110,7 @@ def _search(
     asked: np.ndarray,
     size: int,
 ) -> tuple[Ranking, RerankContext, tuple[float, float]]:
-    """The first search, what re-rankers may see of it, and its milliseconds per query."""
+    """The initial retrieval, what re-rankers may see of it, and its milliseconds per query."""
     paths = [folder / name for name in names]
     vectors = describe(model, paths, size=size)
     queries, database = split.queries[asked], split.database
@@ -209,7 +187,7 @@ def _stages(
     )
     index.search(real[asked], 1)  # FAISS copies the vectors on first use
     first, ranking = _timed(lambda: index.search(real[asked], min(1000, size)))
-    stages = {"first search": first}
+    stages = {"initial retrieval": first}
     context = RerankContext(
         queries=real[asked],
         database=index,

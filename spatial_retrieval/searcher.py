@@ -14,7 +14,8 @@ from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.models import RetrievalModel, load_model
 from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank import FeatureCache, RerankContext, by_name
+from spatial_retrieval.rerank import FeatureCache, RerankContext, Reranker, resolve
+from spatial_retrieval.rerank.order import without_self
 
 __all__ = ["Hits", "Searcher", "open_index"]
 
@@ -70,8 +71,9 @@ class Searcher:
         *,
         box: Box | None = None,
         k: int = 10,
-        rerank: str = "none",
+        rerank: Reranker | str = "none",
         shortlist: int = 100,
+        exclude: str | None = None,
     ) -> Hits:
         """Rank the database by similarity to a photograph, or to a box of it.
 
@@ -79,29 +81,28 @@ class Searcher:
             image: path, bytes, file or PIL image.
             box: (x0, y0, x1, y1) upright pixels; None means the whole photograph.
             k: number of hits, cut to the size of the database.
-            rerank: name of a re-ranker, see :func:`spatial_retrieval.rerank.by_name`.
+            rerank: a re-ranker, or its name, see :mod:`spatial_retrieval.rerank`.
             shortlist: how many hits a re-ranker may look at.
+            exclude: name of a database photograph, such as the query itself, that is searched as
+                if the database didn't hold it.
 
         Raises:
             ImageError: if the photograph cannot be read.
-            ValueError: if the box, ``k`` or the re-ranker's name is wrong.
+            ValueError: if the box, ``k``, the re-ranker's or the excluded name is wrong.
         """
         if k < 1:
             raise ValueError(f"expected k of at least 1, got {k}")
-        if rerank != "none" and hasattr(image, "read"):
+        reranker = None if rerank == "none" else resolve(rerank)
+        own = None if exclude is None else self._position(exclude)
+        if reranker and hasattr(image, "read"):
             image = image.read()  # an open file is read only once, and a re-ranker looks again
         times: dict[str, float] = {}
+        query = self._describe(image, box, times)  # (1, D)
         start = perf_counter()
-        tensor = load_tensor(image, size=self.size, box=box)
-        start = _lap(times, "decode", start)
-        with torch.inference_mode():
-            rows = self.model(tensor[None].to(self.model.device), self.scales).float().cpu()
-        query = rows.numpy()  # (1, D)
-        start = _lap(times, "describe", start)
-        ranking = self.index.search(query, k if rerank == "none" else max(k, shortlist))
+        ranking = self._ranked(query, max(k, shortlist) if reranker else k, own)
         start = _lap(times, "search", start)
-        if rerank != "none":
-            ranking = self._rerank(rerank, ranking, query, image, box)
+        if reranker and ranking.k:
+            ranking = reranker(ranking, self._context(query, image, box, own))
             _lap(times, "rerank", start)
         ids = ranking.ids[0, :k]
         return Hits(
@@ -111,19 +112,41 @@ class Searcher:
             milliseconds=times,
         )
 
-    def _rerank(
-        self, name: str, ranking: Ranking, query: np.ndarray, image: ImageSource, box: Box | None
-    ) -> Ranking:
-        context = RerankContext(
+    def _describe(self, image: ImageSource, box: Box | None, times: dict[str, float]) -> np.ndarray:
+        """(1, D) descriptor; notes the times of decoding and describing."""
+        start = perf_counter()
+        tensor = load_tensor(image, size=self.size, box=box)
+        start = _lap(times, "decode", start)
+        with torch.inference_mode():
+            rows = self.model(tensor[None].to(self.model.device), self.scales).float().cpu()
+        _lap(times, "describe", start)
+        return rows.numpy()
+
+    def _ranked(self, query: np.ndarray, k: int, own: int | None) -> Ranking:
+        if own is None:
+            return self.index.search(query, k)
+        return without_self(self.index.search(query, k + 1), np.array([own]))
+
+    def _position(self, name: str) -> int:
+        try:
+            return self.index.names.index(name)
+        except ValueError as error:
+            raise ValueError(f"expected the name of a database photograph, got {name!r}") from error
+
+    def _context(
+        self, query: np.ndarray, image: ImageSource, box: Box | None, own: int | None
+    ) -> RerankContext:
+        return RerankContext(
             queries=query,
             database=self.index.descriptors,
             query_images=[image],
             query_boxes=[box],
             database_images=None if self.folder is None else _Files(self.folder, self.index.names),
             model=self.model,
+            fingerprint=self.index.info.get("model_hash"),
             features=self.features,
+            own=None if own is None else np.array([own]),
         )
-        return by_name(name)(ranking, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +189,8 @@ def open_index(folder: str | Path, *, model: str | None = None) -> Searcher:
         )
     index.search(index.descriptors[:1], 1)  # so that the first query does not pay for the start
     source = index.info.get("folder")
-    return Searcher(
-        index, loaded, size, tuple(scales),
-        folder=Path(source) if source else None, features=FeatureCache.kept(),
-    )  # fmt: skip
+    folder = Path(source) if source else None
+    return Searcher(index, loaded, size, tuple(scales), folder, FeatureCache.kept())
 
 
 def _lap(times: dict[str, float], stage: str, start: float) -> float:

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 
 __all__ = ["CallError", "main"]
 
-_COMMAND_MODULES = ("retrieval", "evaluate", "data", "localize", "train", "demo")
+_COMMAND_MODULES = (
+    "retrieval",
+    "groups",
+    "evaluate",
+    "data",
+    "localize",
+    "train",
+    "models",
+    "demo",
+)
 
 
 class CallError(ValueError):

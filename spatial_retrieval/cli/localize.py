@@ -27,9 +27,14 @@ def add_parser(subparsers: Any) -> None:
     marks = "a point on the object, pixels of the query; may be given several times"
     parser.add_argument("--point", type=point, action="append", default=[], help=marks)
     parser.add_argument(
-        "--not", type=point, action="append", default=[], dest="negatives", metavar="X,Y",
+        "--not",
+        type=point,
+        action="append",
+        default=[],
+        dest="negatives",
+        metavar="X,Y",
         help="a point that is not the object",
-    )  # fmt: skip
+    )
     parser.add_argument("--box", type=box, metavar="X0,Y0,X1,Y1", help="around the object")
     parser.add_argument("--threshold", type=fraction, help="lowest score of a region (calibrated)")
     parser.add_argument("--limit", type=positive, default=3, help="regions per image (3)")
@@ -50,15 +55,18 @@ def _localize(args: argparse.Namespace) -> None:
             raise CallError(f"{path}: no such photograph")
     model, layer = _model(args)
     query = _query(args, model, layer)
-    bar = THRESHOLD if args.threshold is None else args.threshold
+    threshold = THRESHOLD if args.threshold is None else args.threshold
     names = _file_names(args.images)
     hits = []
     for path, name in zip(args.images, names, strict=True):
         photograph = load_image(path)
         found = find_in_photographs(
-            query, [_map(model, layer, photograph, args.size)], [photograph],
-            threshold=bar, limit=args.limit,
-        )[0]  # fmt: skip
+            query,
+            [_map(model, layer, photograph, args.size)],
+            [photograph],
+            threshold=threshold,
+            limit=args.limit,
+        )[0]
         mask = _write(found, photograph, args.output, name) if args.output else None
         hits.append(_hit(path, found, mask))
     if args.json:

@@ -32,7 +32,7 @@ class ResultCard:
 
     Attributes:
         dataset: "roxford5k", or a folder's name.
-        protocol: what was asked, e.g. "revisited" or "leave-one-out".
+        protocol: what the scores are of, e.g. "revisited" or "leave-one-out".
         model: name and fingerprint of the model.
         scores: name → value in [0, 1], e.g. "mAP M".
         intervals: name of a score → (low, high), 95 % bootstrap.
@@ -81,12 +81,22 @@ class ResultCard:
         facts = [f"| {name} | {_cell(text)} |" for name, text in self._facts()]
         return "\n".join(
             [
-                f"# {_cell(self.dataset)}: {_cell(self.model)}", "",
-                "| score | % (95 % interval) |", "|---|---|", *rows, "",
-                "| condition | |", "|---|---|", *facts, "",
-                "```", self.command, "```", "",
+                f"# {_cell(self.dataset)}: {_cell(self.model)}",
+                "",
+                "| score | % (95 % interval) |",
+                "|---|---|",
+                *rows,
+                "",
+                "| condition | |",
+                "|---|---|",
+                *facts,
+                "",
+                "```",
+                self.command,
+                "```",
+                "",
             ]
-        )  # fmt: skip
+        )
 
     def save(self, path: str | os.PathLike[str]) -> tuple[Path, Path]:
         """Write ``path`` with the suffixes .md and .json; returns both paths."""

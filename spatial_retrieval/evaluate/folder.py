@@ -1,12 +1,12 @@
 """Scores for anyone's folder: sub-folders are labels.
 
-Two ways to ask, chosen by what is in the folder:
+Two protocols, chosen by what is in the folder:
 
 * ``query*`` files, where there are any, are the queries and everything else is the database;
-* otherwise every photograph is asked once against all others (leave-one-out).
+* otherwise every photograph is once the query, all others the database (leave-one-out).
 
-AP is that of :mod:`~spatial_retrieval.metrics.revisited`; nothing is junk. A query whose label no
-other photograph has is NaN and leaves the means. Labels of many photographs dominate the plain
+AP is that of :mod:`~spatial_retrieval.metrics.average_precision`; nothing is junk. A query whose
+label no other photograph has is NaN and leaves the means. Labels of many photographs dominate the
 mean over queries; the macro mean averages within each label first.
 """
 
@@ -16,10 +16,16 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from spatial_retrieval.datasets.landmarks import folder_labels
+from spatial_retrieval.datasets.folders import labels_of
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.metrics.revisited import average_precision, positive_ranks, precision_at
+from spatial_retrieval.metrics.average_precision import (
+    average_precision,
+    labelled_positives,
+    mean_present,
+    precision_at,
+)
 from spatial_retrieval.ranking import Ranking
+from spatial_retrieval.rerank.order import without_self
 
 __all__ = ["FolderScores", "FolderSplit", "folder_scores", "split_folder"]
 
@@ -30,7 +36,7 @@ Rerank = Callable[[Ranking, np.ndarray], Ranking]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FolderSplit:
-    """Who asks and who answers, as positions in a list of N names.
+    """Queries and database, as positions in a list of N names.
 
     Attributes:
         labels: (N,) int64.
@@ -71,22 +77,22 @@ def split_folder(names: Sequence[str]) -> FolderSplit:
 
     Raises:
         ValueError: if a photograph is in no sub-folder, there is only one label, or nothing is
-            left to answer.
+            left to search among.
 
     Example:
         >>> split_folder(["a/1.jpg", "a/query_1.jpg", "b/1.jpg"]).queries
         array([1])
     """
-    labels, label_names = folder_labels(names)
+    labels, label_names = labels_of(names)
     if len(label_names) < 2:
         raise ValueError(f"expected at least 2 sub-folders as labels, got {len(label_names)}")
-    asks = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])
+    is_query = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])
     everyone = np.arange(len(names))
-    if not asks.any():
+    if not is_query.any():
         return FolderSplit(labels, label_names, everyone, everyone, True)
-    if asks.all():
+    if is_query.all():
         raise ValueError("expected photographs to search among, got query* files only")
-    return FolderSplit(labels, label_names, everyone[asks], everyone[~asks], False)
+    return FolderSplit(labels, label_names, everyone[is_query], everyone[~is_query], False)
 
 
 def folder_scores(
@@ -96,11 +102,11 @@ def folder_scores(
     *,
     rerank: Rerank | None = None,
 ) -> FolderScores:
-    """Ask every query and score the hits.
+    """Search with every query and score the hits.
 
     Args:
         descriptors: (N, D) unit rows, of all names that were split.
-        split: who asks and who answers.
+        split: queries and database.
         ks: where precision is measured.
         rerank: (ranking of some queries, their positions in ``split.queries``) → ranking; ids are
             positions in ``split.database``.
@@ -110,28 +116,25 @@ def folder_scores(
     """
     if len(descriptors) != len(split.labels):
         raise ValueError(f"expected {len(split.labels)} descriptors, got {len(descriptors)}")
-    hits = split.labels[split.database]
     query_labels = split.labels[split.queries]
     aps = np.full(len(split.queries), np.nan)
     precisions = np.full((len(split.queries), len(ks)), np.nan)
     for rows, ranking in _rankings(descriptors, split):
         ranking = rerank(ranking, rows) if rerank is not None else ranking
-        for q, ids in zip(rows, ranking.ids, strict=True):
-            positives = np.flatnonzero(hits == query_labels[q])
-            if split.leave_one_out:
-                positives = positives[positives != q]
-            if len(positives):
-                ranks = positive_ranks(ids, positives)
-                aps[q] = average_precision(ranks, len(positives))
-                precisions[q] = [precision_at(ranks, len(positives), k) for k in ks]
-    per_label = [_mean(aps[query_labels == label]) for label in np.unique(query_labels)]
-    means = [_mean(column) for column in precisions.T]
-    mp_at = dict(zip(ks, means, strict=True))
-    return FolderScores(_mean(aps), _mean(np.array(per_label)), mp_at, aps, query_labels)
+        own = rows if split.leave_one_out else None
+        hits = labelled_positives(
+            ranking, query_labels[rows], split.labels[split.database], own=own
+        )
+        aps[rows] = average_precision(*hits)
+        precisions[rows] = np.stack([precision_at(*hits, k) for k in ks], axis=1)
+    per_label = [mean_present(aps[query_labels == label]) for label in np.unique(query_labels)]
+    mp_at = dict(zip(ks, map(mean_present, precisions.T), strict=True))
+    macro = mean_present(np.array(per_label))
+    return FolderScores(mean_present(aps), macro, mp_at, aps, query_labels)
 
 
 def _rankings(descriptors: np.ndarray, split: FolderSplit) -> Iterator[tuple[np.ndarray, Ranking]]:
-    """Whole rankings, some queries at a time; nobody answers itself."""
+    """Whole rankings, some queries at a time; no query is among its own hits."""
     m = len(split.database)
     index = DescriptorIndex.build(descriptors[split.database], [str(i) for i in range(m)])
     step = max(1, _CELLS // m)
@@ -139,15 +142,3 @@ def _rankings(descriptors: np.ndarray, split: FolderSplit) -> Iterator[tuple[np.
         rows = np.arange(start, min(start + step, len(split.queries)))
         ranking = index.search(descriptors[split.queries[rows]], m)
         yield rows, without_self(ranking, rows) if split.leave_one_out else ranking
-
-
-def without_self(ranking: Ranking, own: np.ndarray) -> Ranking:
-    """Take one id, ``own`` (Q,), out of each list of Q; every list must hold it."""
-    others = ranking.ids != own[:, None]
-    shape = (len(ranking), ranking.k - 1)
-    return Ranking(ranking.ids[others].reshape(shape), ranking.scores[others].reshape(shape))
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")

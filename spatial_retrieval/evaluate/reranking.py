@@ -1,6 +1,6 @@
 r"""Was re-ranking needed? What each re-ranker adds to a search, and what it costs.
 
-Each re-ranker runs on the same first search, with its time; a table compares them, and
+Each re-ranker runs on the same initial retrieval, with its time; a table compares them, and
 `gap_recovered` says how much of spatial verification's gain something else gives.
 """
 
@@ -12,15 +12,13 @@ import numpy as np
 
 from spatial_retrieval.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from spatial_retrieval.metrics.gap import gap_recovered
-from spatial_retrieval.metrics.revisited import average_precision, positive_ranks
 from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank import RerankContext, by_name
+from spatial_retrieval.rerank import RerankContext, Reranker, label_of, resolve
 
 __all__ = [
     "PUBLISHED_SECONDS",
     "QueryVerdict",
     "Reranked",
-    "labelled_ap",
     "rerank_timed",
     "reranking_table",
     "was_needed",
@@ -30,11 +28,15 @@ __all__ = [
 # Seconds per query on ROxford with a million distractors, as the authors of hypergraph propagation
 # report them (NeurIPS 2021); neighbour lists and matches between database images are not counted.
 PUBLISHED_SECONDS = {
-    "first search": 0.62,
+    "initial retrieval": 0.62,
     "hypergraph": 1.07,
     "uncertainty": 0.0003,
     "verify": 41.12,
 }
+
+
+_COLUMNS = ("method", "mAP", "against initial retrieval", "gap recovered")
+_COLUMNS += ("ms/query", "CPU ms/query")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ class QueryVerdict:
 
     Attributes:
         uncertainty: entropy of the communities among its first hits, before.
-        before: average precision of the first search.
+        before: average precision of the initial retrieval.
         after: average precision after re-ranking.
         new_first: whether another image came first.
         moved: how many images changed their place.
@@ -83,7 +85,7 @@ class QueryVerdict:
 
 
 def rerank_timed(
-    name: str,
+    reranker: Reranker | str,
     ranking: Ranking,
     context: RerankContext,
     score: Callable[[Ranking], np.ndarray],
@@ -93,8 +95,8 @@ def rerank_timed(
     """Re-rank, score, and note the time; extraction of local features is told apart.
 
     Args:
-        name: of a re-ranker, see `spatial_retrieval.rerank.by_name`.
-        ranking: the first search's hit.
+        reranker: a re-ranker, or its name, see `spatial_retrieval.rerank`.
+        ranking: the initial retrieval's hits.
         context: what the re-ranker may see. It keeps matches, so give each run its own.
         score: ranking → (Q,) average precision; ground truth stays in here.
         label: name of the row, by default the re-ranker's.
@@ -103,15 +105,15 @@ def rerank_timed(
         ValueError: if there is no re-ranker of that name, or the context lacks what it needs.
         ImportError: if it needs a package that is not installed; the message says how.
     """
-    reranker = by_name(name)
+    run = resolve(reranker)
     waited, worked = context.features.seconds, context.features.cpu_seconds
     start, cpu_start = perf_counter(), process_time()
-    found = reranker(ranking, context)
+    found = run(ranking, context)
     wall, cpu = perf_counter() - start, process_time() - cpu_start
     waited, worked = context.features.seconds - waited, context.features.cpu_seconds - worked
     per_query = 1000 / max(len(ranking), 1)
     return Reranked(
-        name=label or name,
+        name=label or label_of(reranker),
         ranking=found,
         ap=np.asarray(score(found), dtype=np.float64),
         milliseconds=(wall - waited) * per_query,
@@ -120,42 +122,13 @@ def rerank_timed(
     )
 
 
-def labelled_ap(
-    ranking: Ranking,
-    query_labels: np.ndarray,
-    database_labels: np.ndarray,
-    *,
-    own: np.ndarray | None = None,
-) -> np.ndarray:
-    """Average precision of each query, where photographs of one label hit each other.
-
-    Args:
-        ranking: Q lists.
-        query_labels: (Q,).
-        database_labels: (M,).
-        own: (Q,) database positions of the queries themselves, which are no hits; None if the
-            queries are not in the database.
-
-    Returns:
-        (Q,) float64, NaN where no photograph of the label is left.
-    """
-    aps = np.full(len(ranking), np.nan)
-    for q, ids in enumerate(ranking.ids):
-        positives = np.flatnonzero(database_labels == query_labels[q])
-        if own is not None:
-            positives = positives[positives != own[q]]
-        if len(positives):
-            aps[q] = average_precision(positive_ranks(ids, positives), len(positives))
-    return aps
-
-
 def was_needed(before: Reranked, after: Reranked, uncertainty: np.ndarray) -> list[QueryVerdict]:
     """What re-ranking did, query by query.
 
     Args:
-        before: the first search.
+        before: the initial retrieval.
         after: the same queries re-ranked.
-        uncertainty: (Q,) of the first search, see `RerankContext.uncertainty`.
+        uncertainty: (Q,) of the initial retrieval, see `RerankContext.uncertainty`.
     """
     if before.ranking.ids.shape != after.ranking.ids.shape:
         raise ValueError(
@@ -198,8 +171,8 @@ def reranking_table(
     if base not in named:
         raise ValueError(f"expected a row {base!r} among {', '.join(named)}")
     lines = [
-        "| method | mAP | against the first search | gap recovered | ms/query | CPU ms/query |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     for row in rows:
         same = row.name == base

@@ -5,7 +5,8 @@ a result card, can be run and its rules shown on a machine without the real phot
 
 For each house of Twin Façades: its easy views are easy hits, its other views hard ones, and a
 corner that shows less than a quarter of it is junk, as in Oxford and Paris. A query is one more
-easy view beside a photograph of another house; its box is around the house that is asked for.
+easy view next to a photograph of another house; its box is around the house that is queried.
+Labels of PROxford's form say where the house is in each hit.
 """
 
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 
 from spatial_retrieval.datasets.revisited import RevisitedImages, open_revisited
 from spatial_retrieval.facades.data import TwinFacades, twin_facades
-from spatial_retrieval.files import atomic_writer
+from spatial_retrieval.files import atomic_writer, write_json
 
 __all__ = ["miniature_roxford"]
 
@@ -33,7 +34,8 @@ def miniature_roxford(
     """Write the miniature below ``root`` in ROxford's place, and open it.
 
     Args:
-        root: folder that gets ``roxford5k/jpg`` and ``roxford5k/gnd_roxford5k.pkl``.
+        root: folder that gets ``roxford5k/jpg``, ``roxford5k/gnd_roxford5k.pkl`` and the pixel
+            labels ``oxford_pair2labelpath.json``.
         landmarks: houses, at least 4, each with one query.
         views: photographs of each house, at least 3; one of them becomes the query.
         size: of the photographs, pixels.
@@ -51,23 +53,45 @@ def miniature_roxford(
     (folder / "jpg").mkdir(parents=True, exist_ok=True)
     (folder / "miniature").touch()
     shown = [np.flatnonzero(houses.labels == k) for k in range(landmarks)]
-    asked = [view[houses.difficulty[view] == "E"][0] for view in shown]
-    names, gnd = [], []
+    queried = [view[houses.difficulty[view] == "E"][0] for view in shown]
+    names, gnd, labels = [], [], {}
     for k in range(landmarks):
-        hits = [i for i in shown[k] if i != asked[k]]
+        hits = [i for i in shown[k] if i != queried[k]]
         lists = {"easy": [], "hard": [], "junk": [len(names) + len(hits)]}
         for i in hits:
             lists["easy" if houses.difficulty[i] == "E" else "hard"].append(len(names))
+            labels[f"{k}_{len(names)}"] = _label(Path(root), houses.mask(i), len(names))
             names.append(_save(folder, houses.image(i), f"house_{k:03d}_{len(names):06d}"))
         corner = _corner(houses, hits[0])
         names.append(_save(folder, corner, f"house_{k:03d}_{len(names):06d}"))
-        other = asked[(k + 2) % landmarks]  # of another pair of twins
-        _save(folder, _beside(houses.image(other), houses.image(asked[k])), f"query_{k:03d}")
-        gnd.append({"bbx": _box(houses.mask(asked[k]), shift=size), **lists})
-    queries = [f"query_{k:03d}" for k in range(landmarks)]
-    with atomic_writer(folder / "gnd_roxford5k.pkl") as file:
+        other = queried[(k + 2) % landmarks]  # of another pair of twins
+        _save(
+            folder, _side_by_side(houses.image(other), houses.image(queried[k])), f"query_{k:03d}"
+        )
+        gnd.append({"bbx": _box(houses.mask(queried[k]), shift=size), **lists})
+    write_json(Path(root) / "oxford_pair2labelpath.json", labels)
+    return _opened(root, names, [f"query_{k:03d}" for k in range(landmarks)], gnd)
+
+
+def _opened(
+    root: str | os.PathLike[str], names: list[str], queries: list[str], gnd: list[dict]
+) -> RevisitedImages:
+    with atomic_writer(Path(root) / "roxford5k" / "gnd_roxford5k.pkl") as file:
         pickle.dump({"imlist": names, "qimlist": queries, "gnd": gnd}, file, protocol=1)
     return open_revisited("roxford5k", root)
+
+
+def _label(root: Path, mask: np.ndarray, number: int) -> str:
+    """Write one labelme file; returns its path below ``root``."""
+    import cv2
+
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    shapes = [{"label": "house", "points": o[:, 0].tolist()} for o in outlines if len(o) > 2]
+    path = f"labels/{number:06d}.json"
+    write_json(root / path, {"shapes": shapes})
+    return path
 
 
 def _save(folder: Path, image: Image.Image, name: str) -> str:
@@ -83,7 +107,7 @@ def _corner(houses: TwinFacades, i: int) -> Image.Image:
     return houses.image(i).crop((round(x0), round(y0), round(right), round(bottom)))
 
 
-def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     both = Image.new("RGB", (left.width + right.width, right.height))
     both.paste(left, (0, 0))
     both.paste(right, (left.width, 0))

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spatial_retrieval.facades.data import TwinFacades
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.metrics.bootstrap import Interval, bootstrap_interval, paired_bootstrap
-from spatial_retrieval.metrics.revisited import average_precision
 from spatial_retrieval.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ class TwinScores:
 
     def gain(self, other: "TwinScores") -> tuple[Interval, Interval]:
         """What this method has over another on the same photographs: in mAP, in twin accuracy."""
-        everyone, asked = np.arange(len(self.data)), self.triplets[:, 0]
+        everyone, queries = np.arange(len(self.data)), self.triplets[:, 0]
         return (
             paired_bootstrap(self.ap, other.ap, self._pairs(everyone)),
-            paired_bootstrap(self.correct, other.correct, self._pairs(asked)),
+            paired_bootstrap(self.correct, other.correct, self._pairs(queries)),
         )
 
     def lines(self, name: str = "this model") -> list[str]:
@@ -91,16 +91,20 @@ class TwinScores:
             "in %, [95 % interval over pairs of twins]; chance for twin accuracy is 50",
             "",
             _row("mAP", columns, width),
-            *(_row(n, [s.map(c if c in LEVELS else None) for c in columns], width)
-              for n, s in rows.items()),
+            *(
+                _row(n, [s.map(c if c in LEVELS else None) for c in columns], width)
+                for n, s in rows.items()
+            ),
             "",
             _row("twin accuracy", columns, width),
-            *(_row(n, [s.accuracy(level=c if c in LEVELS else None) for c in columns], width)
-              for n, s in rows.items()),
+            *(
+                _row(n, [s.accuracy(level=c if c in LEVELS else None) for c in columns], width)
+                for n, s in rows.items()
+            ),
             "",
             _row("… by kind", list(self.by_kind()), width),
             *(_row(n, list(s.by_kind().values()), width) for n, s in rows.items()),
-        ]  # fmt: skip
+        ]
 
     def _pairs(self, photographs: np.ndarray) -> np.ndarray:
         return self.data.labels[photographs] // 2
@@ -127,7 +131,7 @@ def score_twins(similarity: np.ndarray, data: TwinFacades) -> TwinScores:
     ahead = similarity[query, positive] - similarity[query, twin]
     return TwinScores(
         data=data,
-        ap=np.array([_leave_one_out(similarity[q], data.labels, q) for q in range(n)]),
+        ap=_leave_one_out(similarity, data.labels),
         triplets=triplets,
         correct=(np.sign(ahead) + 1) / 2,
     )
@@ -156,11 +160,11 @@ def score_ranking(ranking: Ranking, data: TwinFacades) -> TwinScores:
     """Score an order, such as a re-ranker's: only places count, not scores.
 
     Args:
-        ranking: N lists of length N - 1, each photograph asked against all others.
+        ranking: N lists of length N - 1, each photograph once the query among all others.
         data: the N photographs.
 
     Raises:
-        ValueError: if the lists are not whole, or a photograph answers itself.
+        ValueError: if the lists are not whole, or a photograph is its own hit.
     """
     n = len(data)
     if ranking.ids.shape != (n, n - 1):
@@ -220,11 +224,12 @@ def _triplets(data: TwinFacades) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _leave_one_out(similarity: np.ndarray, labels: np.ndarray, query: int) -> float:
-    order = np.argsort(-similarity, kind="stable")
-    order = order[order != query]
-    ranks = np.flatnonzero(labels[order] == labels[query])
-    return average_precision(ranks, len(ranks)) if len(ranks) else float("nan")
+def _leave_one_out(similarity: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) average precision of each photograph among all others, equal scores in data order."""
+    everyone = np.arange(len(similarity))
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    others = order[order != everyone[:, None]].reshape(len(everyone), -1)
+    return labelled_ap(others, labels, labels, own=everyone)
 
 
 def _row(name: str, cells: Sequence[object], width: int) -> str:

@@ -92,7 +92,7 @@ def _name(data: TwinFacades, i: int, views: int) -> str:
 
 
 def _lay_out(data: TwinFacades, home: Path, views: int) -> None:
-    """Copy the photographs to a folder beside, which takes its name when it is complete."""
+    """Copy the photographs to a folder next to it, which takes its name when it is complete."""
     part = Path(tempfile.mkdtemp(dir=data.root, prefix=".gallery."))
     try:
         for i, path in enumerate(data.paths):

@@ -1,19 +1,21 @@
-r"""A control for the graph: two plain convolutions with the same residual read-out.
+r"""Controls for the graph: two plain convolutions, and the graph without its edges.
 
 .. math:: x \leftarrow x + o\big(\phi(w_2 * \phi(w_1 * x))\big), \qquad
           \phi = \mathrm{GELU} \circ \mathrm{GN}
 
-A convolution also keeps the side its neighbours lie on, so what a directional graph gains over an
-MLP on single cells (:class:`~spatial_retrieval.layers.refinement.SpatialContextRefinement` with
-``edges="none"``) says little about graphs before it is compared with this. GN is group
-normalisation with one group (Wu & He, ECCV 2018), GELU is of Hendrycks & Gimpel (2016).
+What a directional graph gains over an MLP on single cells (:class:`MLPControl`) says little about
+graphs before it is compared with convolutions, which keep the side that neighbours lie on, too.
+GN is group normalisation with one group (Wu & He, ECCV 2018), GELU is of Hendrycks & Gimpel (2016).
 """
 
 from torch import Tensor, nn
 
+from spatial_retrieval.layers.graph import relation_count
 from spatial_retrieval.layers.rebuildable import Rebuildable
+from spatial_retrieval.layers.refinement import SpatialContextRefinement
+from spatial_retrieval.layers.refinement_block import RefinementBlock
 
-__all__ = ["ConvolutionControl"]
+__all__ = ["ConvolutionControl", "MLPControl"]
 
 
 class ConvolutionControl(Rebuildable, nn.Module):
@@ -22,7 +24,7 @@ class ConvolutionControl(Rebuildable, nn.Module):
     Args:
         channels: C of the map.
         width: channels between the convolutions.
-        start: standard deviation of the read-out's first weights; 0 starts at the plain map.
+        start: standard deviation of the read-out's first weights; 0 starts at the map as it came.
 
     Example:
         >>> import torch
@@ -48,6 +50,21 @@ class ConvolutionControl(Rebuildable, nn.Module):
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"expected a map (B, C = {channels}, H, W), got {tuple(x.shape)}")
         return x + self.read_out(self.convolutions(x)).to(x.dtype)
+
+
+class MLPControl(SpatialContextRefinement):
+    """The refinement without edges: an MLP on each node, widened to as many parameters.
+
+    Arguments are those of :class:`~spatial_retrieval.layers.refinement.SpatialContextRefinement`;
+    ``rings`` and ``sectors`` only decide how many parameters are made up for.
+    """
+
+    def _relations(self) -> tuple[int, int]:
+        return 0, 0
+
+    def _block(self, width: int) -> nn.Module:
+        spared = (relation_count(self.rings, self.sectors) + self.sectors) * width // 2
+        return RefinementBlock(width, relations=0, hidden=2 * width + spared)
 
 
 def _convolution(channels: int, width: int) -> tuple[nn.Module, ...]:

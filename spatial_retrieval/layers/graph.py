@@ -1,4 +1,4 @@
-r"""A graph over the cells of a feature map: who is a node, who hears whom, what is heard.
+r"""A graph over the cells of a feature map: its nodes, edges and messages.
 
 With nodes :math:`i, j`, their rows and columns :math:`p_i`, and a relation r that holds for some
 pairs, one pass of messages is the mean difference over the neighbours of that relation:
@@ -23,7 +23,7 @@ from torch import Tensor
 __all__ = [
     "displacement_bins",
     "edge_weights",
-    "propagate",
+    "pass_messages",
     "relation_count",
     "select_nodes",
     "similarity_edges",
@@ -124,50 +124,34 @@ def similarity_edges(y: Tensor, neighbours: int, valid: Tensor | None = None) ->
     return (cosine >= last) & ~hidden
 
 
-def edge_weights(edges: Tensor, logits: Tensor | None = None) -> Tensor:
-    """How much each neighbour counts: every row sums to 1, or to 0 where there is no neighbour.
+def edge_weights(edges: Tensor) -> Tensor:
+    """All neighbours count the same: (B, R, K, K) bool → rows that sum to 1, or to 0 without any.
 
     Args:
-        edges: (B, R, K, K) bool: does i (row) hear j (column)?
-        logits: (B, T, K, K), one for each head T and edge, softmax over a relation's neighbours.
-            None: all neighbours count the same.
-
-    Returns:
-        (B, R, K, K), or (B, R, T, K, K) with logits.
+        edges: does i (row) hear j (column)?
     """
-    if logits is None:
-        weights = edges.to(torch.get_default_dtype())
-        return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
-    edges = edges[:, :, None]
-    masked = logits[:, None].masked_fill(~edges, torch.finfo(logits.dtype).min)
-    return masked.softmax(dim=-1) * edges
+    weights = edges.to(torch.get_default_dtype())
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def propagate(y: Tensor, weights: Tensor) -> Tensor:
+def pass_messages(y: Tensor, weights: Tensor) -> Tensor:
     """The messages of every node, one relation after the other.
 
     Args:
         y: (B, K, D) features of the nodes.
-        weights: (B or 1, R, K, K) of :func:`edge_weights`, or (B or 1, R, T, K, K) with T heads,
-            each of which passes its D/T channels.
+        weights: (B or 1, R, K, K) of :func:`edge_weights`.
 
     Returns:
         (B, K, R·D): weighted mean of the neighbours minus the node itself; 0 where there are none.
 
     Example:
         >>> y = torch.tensor([[[1.0], [4.0]]])
-        >>> propagate(y, torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])).flatten()
+        >>> pass_messages(y, torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])).flatten()
         tensor([3., 0.])
     """
-    relations = weights.shape[1]
     weights = weights.to(y.dtype)
-    heard = weights.sum(dim=-1)  # (B or 1, R, [T,] K): 1 or 0
-    if weights.ndim == 5:
-        values = y.unflatten(-1, (weights.shape[2], -1)).transpose(1, 2)  # (B, T, K, D/T)
-        mean = weights @ values[:, None]  # (B, R, T, K, D/T)
-        difference = mean - values[:, None] * heard[..., None]
-        return difference.permute(0, 3, 1, 2, 4).flatten(2)
-    mean = (weights.flatten(1, 2) @ y).unflatten(1, (relations, -1))  # (B, R, K, D)
+    heard = weights.sum(dim=-1)  # (B or 1, R, K): 1 or 0
+    mean = (weights.flatten(1, 2) @ y).unflatten(1, (weights.shape[1], -1))  # (B, R, K, D)
     difference = mean - y[:, None] * heard[..., None]
     return difference.transpose(1, 2).flatten(2)
 

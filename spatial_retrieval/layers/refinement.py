@@ -3,7 +3,7 @@ r"""Spatial context-aware refinement: a graph over the strongest cells tells eac
 The K strongest cells of a feature map are nodes, :math:`h_k = W_{in} x_k`. Edges are of two kinds:
 spatial, one relation r for each ring and sector of the displacement, and similarity, the nearest
 nodes in feature space, again by the sector they lie in. A block passes the messages
-:math:`m_r(y)` of :func:`~spatial_retrieval.layers.graph.propagate` along all relations:
+:math:`m_r(y)` of :func:`~spatial_retrieval.layers.graph.pass_messages` along all relations:
 
 .. math::
     y &= \mathrm{LN}(h), \qquad
@@ -14,7 +14,7 @@ and what the last block left is written back to the cells, :math:`x_k \leftarrow
 other cells stay as they are.
 
 Because :math:`W_r` belongs to a direction, "arch left of door" and "door left of arch" give
-different nodes; with undirected edges (``displacement="none"``) both are the same. The pieces:
+different nodes; with undirected edges (one ring, one sector) both are the same. The pieces:
 graph convolution, Kipf & Welling (ICLR 2017); neighbours rebuilt in feature space and difference
 messages, Wang et al. (DGCNN, TOG 2019); a graph over image patches with an FFN in each block, Han
 et al. (*Vision GNN*, NeurIPS 2022, §3.2); positions that enter a graph of local features, Sarlin
@@ -22,6 +22,7 @@ et al. (*SuperGlue*, CVPR 2020, eq. 2), here relative instead of absolute.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,7 @@ from spatial_retrieval.layers.refinement_block import RefinementBlock
 
 __all__ = ["SpatialContextRefinement"]
 
-EDGES = ("both", "spatial", "similarity", "random", "none")
-DISPLACEMENTS = ("bins", "none", "bias")
+_START = 0.02  # standard deviation of the read-out's first weights: near the map as it came
 
 
 class SpatialContextRefinement(Rebuildable, nn.Module):
@@ -51,21 +51,11 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
         nodes: K; None takes every cell.
         blocks: how many blocks of messages; 0 leaves the map unchanged.
         width: channels of a node inside the graph.
-        edges: "both", "spatial", "similarity", "random" (spatial edges between cells whose places
-            were shuffled: as many, to nowhere in particular) or "none" (an MLP on each node,
-            widened to as many parameters).
-        displacement: how an edge knows where it leads. "bins": a weight matrix for each ring and
-            sector. "none": it doesn't, all neighbours are averaged. "bias": one average over all
-            neighbours whose weights are learned per ring and sector, for each head.
         rings: radii of the spatial relations in cells, rising; the last bounds the reach.
         sectors: directions within a ring: 1, 4 or 8.
+
+    Attributes:
         neighbours: how many similar nodes each node hears.
-        attention: weigh neighbours by a learned similarity instead of equally.
-        heads: of the attention or of the bias.
-        select: "norm", or "learned": by a learned score, which also gates what is written back.
-        rebuild: find similar nodes anew in each block instead of once.
-        start: standard deviation of the read-out's first weights; 0 starts at the plain map.
-        seed: of the random edges.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -76,6 +66,8 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
         torch.Size([2, 320, 12, 9])
     """
 
+    neighbours: ClassVar[int] = 8
+
     def __init__(
         self,
         channels: int,
@@ -83,43 +75,21 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
         nodes: int | None = 256,
         blocks: int = 2,
         width: int = 128,
-        edges: str = "both",
-        displacement: str = "bins",
         rings: Sequence[float] = (1.5, 4.0, 9.0),
         sectors: int = 4,
-        neighbours: int = 8,
-        attention: bool = False,
-        heads: int = 1,
-        select: str = "norm",
-        rebuild: bool = True,
-        start: float = 0.02,
-        seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_choice("edges", edges, ("both", "spatial", "similarity", "random", "none"))
-        _check_choice("displacement", displacement, ("bins", "none", "bias"))
-        _check_choice("select", select, ("norm", "learned"))
-        _check_sizes(blocks=blocks, nodes=nodes, width=width, heads=heads)
-        directed = displacement != "none"
-        self.nodes, self.edges, self.rebuild, self.seed = nodes, edges, rebuild, seed
-        self.rings = tuple(rings) if directed else (max(rings),)
-        self.sectors = sectors if directed else 1
-        self.neighbours = neighbours
-        spatial = relation_count(self.rings, self.sectors)
-        self.relations = (
-            spatial if edges in ("both", "spatial", "random") else 0,
-            self.sectors if edges in ("both", "similarity") else 0,
-        )
-        extra = (spatial + self.sectors) * width // 2 if edges == "none" else 0
-        talk = {"attention": attention, "bias": displacement == "bias", "heads": heads}
-        self.blocks = nn.ModuleList(
-            RefinementBlock(width, relations=self.relations, hidden=2 * width + extra, **talk)
-            for _ in range(blocks)
-        )
-        self.score = nn.Conv2d(channels, 1, kernel_size=1) if select == "learned" else None
+        if blocks < 0 or (nodes is not None and nodes < 1) or width < 1:
+            raise ValueError(
+                "expected blocks ≥ 0, nodes ≥ 1 or None, and width ≥ 1; got "
+                f"blocks={blocks}, nodes={nodes}, width={width}"
+            )
+        self.nodes, self.rings, self.sectors = nodes, tuple(rings), sectors
+        self.relations = self._relations()
+        self.blocks = nn.ModuleList(self._block(width) for _ in range(blocks))
         self.read_in = nn.Linear(channels, width)
         self.read_out = nn.Linear(width, channels)
-        nn.init.normal_(self.read_out.weight, std=start)
+        nn.init.normal_(self.read_out.weight, std=_START)
         nn.init.zeros_(self.read_out.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -127,9 +97,7 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
         if not self.blocks:
             return x
         index, states, _ = self.trace(x, mask)
-        written = self.read_out(states[-1])  # (B, K, C)
-        if self.score is not None:
-            written = written * self._scores(x).gather(1, index)[..., None].sigmoid()
+        written = self._written(states[-1], index, x)  # (B, K, C)
         if mask is not None:
             written = written * mask.flatten(1).gather(1, index)[..., None]
         where = index[:, None].expand(-1, x.shape[1], -1)  # (B, C, K)
@@ -159,25 +127,36 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
         fixed = edge_weights(spatial_edges(near, self.relations[0], valid))
         states, passed = [self.read_in(cells)], []
         for block in self.blocks:
-            if not passed or (self.rebuild and self.relations[1]):
-                similar = self._similar(states[-1], around, valid)
-            passed.append((fixed, similar))
+            passed.append((fixed, self._similar(states[-1], around, valid)))
             states.append(block(states[-1], passed[-1]))
         return index, states, passed
 
+    # -- the steps, which variants replace
+
+    def _relations(self) -> tuple[int, int]:
+        """Number of relations of the spatial and of the similarity edges."""
+        return relation_count(self.rings, self.sectors), self.sectors
+
+    def _block(self, width: int) -> nn.Module:
+        return RefinementBlock(width, relations=sum(self.relations), hidden=2 * width)
+
     def _scores(self, x: Tensor) -> Tensor:
         """(B, N): what the nodes are selected by."""
-        scores = torch.linalg.vector_norm(x, dim=1) if self.score is None else self.score(x)
-        return scores.flatten(1)
+        return torch.linalg.vector_norm(x, dim=1).flatten(1)
+
+    def _written(self, h: Tensor, index: Tensor, x: Tensor) -> Tensor:
+        """(B, K, C): what is added to the nodes' cells."""
+        return self.read_out(h)
+
+    def _places(self, index: Tensor, x: Tensor) -> Tensor:
+        """(B or 1, K, 2): rows and columns of the nodes."""
+        if index.shape[1] == x.shape[2] * x.shape[3]:  # all cells: the same for the whole batch
+            index = index[:1]
+        return torch.stack([index // x.shape[3], index % x.shape[3]], dim=-1).to(x.dtype)
 
     def _displacements(self, index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Ring and sector of each pair of nodes, and the sector alone: both (B or 1, K, K)."""
-        if index.shape[1] == x.shape[2] * x.shape[3]:  # all cells: the same for the whole batch
-            index = index[:1]
-        place = torch.stack([index // x.shape[3], index % x.shape[3]], dim=-1).to(x.dtype)
-        if self.edges == "random":
-            draw = torch.Generator().manual_seed(self.seed)
-            place = place[:, torch.randperm(place.shape[1], generator=draw).to(place.device)]
+        place = self._places(index, x)
         near = displacement_bins(place, rings=self.rings, sectors=self.sectors)
         # No cell is nearer than half a cell, so the second ring's sectors cover everything.
         around = displacement_bins(place, rings=(0.5, float("inf")), sectors=self.sectors) - 1
@@ -189,16 +168,3 @@ class SpatialContextRefinement(Rebuildable, nn.Module):
             return h.new_zeros(1, 0, h.shape[1], h.shape[1])
         sectors = spatial_edges(around, self.relations[1])
         return edge_weights(sectors & similarity_edges(h, self.neighbours, valid)[:, None])
-
-
-def _check_choice(name: str, got: str, choices: Sequence[str]) -> None:
-    if got not in choices:
-        raise ValueError(f"expected {name} one of {', '.join(choices)}; got {got!r}")
-
-
-def _check_sizes(*, blocks: int, nodes: int | None, width: int, heads: int) -> None:
-    if blocks < 0 or (nodes is not None and nodes < 1) or heads < 1 or width % heads:
-        raise ValueError(
-            "expected blocks ≥ 0, nodes ≥ 1 or None, and a width that heads divide; got "
-            f"blocks={blocks}, nodes={nodes}, width={width}, heads={heads}"
-        )

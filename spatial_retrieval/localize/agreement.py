@@ -73,9 +73,13 @@ def agree(
         return None
     radius = tolerance(grid)
     transform, inside = cv2.estimateAffine2D(
-        _points(query, query_grid), _points(gallery, grid),
-        method=cv2.RANSAC, ransacReprojThreshold=radius, maxIters=_TRIALS, confidence=0.99,
-    )  # fmt: skip
+        _points(query, query_grid),
+        _points(gallery, grid),
+        method=cv2.RANSAC,
+        ransacReprojThreshold=radius,
+        maxIters=_TRIALS,
+        confidence=0.99,
+    )
     if transform is None or not _plausible(transform):
         return None
     kept = torch.from_numpy(inside[:, 0].astype(bool))

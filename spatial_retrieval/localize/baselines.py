@@ -1,6 +1,6 @@
 """Peers to compare with: what is found without a query, without geometry, or without learning.
 
-All hit with a :class:`Localization`: in cells of the gallery map, or, where photographs are
+All give a :class:`Localization`: in cells of the gallery map, or, where photographs are
 needed, in pixels. None of them ever says that the object is absent, except SIFT.
 """
 
@@ -58,8 +58,8 @@ def flat_threshold(query: Query, gallery_map: Tensor, *, level: float = 0.2) -> 
     """All cells whose cosine with the mean of the object's whitened cells exceeds ``level``."""
     prototype = query.cells[query.positive.flatten()].mean(dim=0)
     prototype = torch.nn.functional.normalize(prototype, dim=0)
-    likeness = query.whitener(gallery_map.float()) @ prototype
-    return _hit(likeness.view(gallery_map.shape[1:]) - level, score=float(likeness.max()))
+    similarity = query.whitener(gallery_map.float()) @ prototype
+    return _hit(similarity.view(gallery_map.shape[1:]) - level, score=float(similarity.max()))
 
 
 def responses(gallery_map: Tensor, *, p: float = 3.0, level: float = 0.5) -> Localization:

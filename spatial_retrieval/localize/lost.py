@@ -50,7 +50,7 @@ def lost(features: Tensor, *, k_patches: int = 100, center: bool = True) -> Lost
         center: subtract the map's mean cell first; needed on maps without negative values.
 
     Returns:
-        The object; a map whose cells are all the same hits no region.
+        The object; a map whose cells are all the same gives no region.
 
     Raises:
         ValueError: if the map is not (C, H, W), has fewer than two cells or values that are not
@@ -90,9 +90,9 @@ def lost_objects(
     """
     a, degree = similarities(features, center=center)
     free = torch.ones_like(degree, dtype=torch.bool)
-    bar = stand_out * float(degree.flatten().double().median())
+    highest = stand_out * float(degree.flatten().double().median())
     found: list[LostResult] = []
-    while len(found) < limit and free.any() and degree[free].min() < bar:
+    while len(found) < limit and free.any() and degree[free].min() < highest:
         result = _expand(a, degree, free, k_patches)
         if result.box is None:
             break

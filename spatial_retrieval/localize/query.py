@@ -1,4 +1,4 @@
-r"""From what a user asked for to cells: which cells of the query are the object, which are not.
+r"""From marks on a photograph to cells: which cells of the query are the object, which are not.
 
 A box says which cells are the object. Clicked points don't: from each of them the object grows by
 two-means (foreground and background) over the cells connected to it.
@@ -17,7 +17,7 @@ from spatial_retrieval.localize.lost import lost
 from spatial_retrieval.localize.regions import components
 from spatial_retrieval.localize.whitener import Whitener
 
-__all__ = ["Auto", "Query", "check_map", "prepare_query"]
+__all__ = ["Auto", "Query", "check_feature_map", "prepare_query"]
 
 Auto = Literal["prototypes", "degree"]
 Point = Sequence[float]
@@ -71,7 +71,7 @@ def prepare_query(
         ValueError: if the map has fewer than two cells, a point lies outside it, the box is empty
             or misses it, or nothing but negatives is given.
     """
-    check_map(query_map, "query")
+    check_feature_map(query_map, "query")
     x = query_map.detach().float().cpu()
     height, width = x.shape[1:]
     whitener = Whitener.fit(x)
@@ -80,11 +80,11 @@ def prepare_query(
     clicked = _cells_at(seeds or (), height, width)
     refused = _cells_at(negatives, height, width)
     if refused and not clicked and inside is None:
-        raise ValueError("expected a point on the object or a box beside the negative points")
+        raise ValueError("expected a point on the object or a box along with the negative points")
     if inside is not None and not clicked:
         seed, positive = inside.flatten().float(), inside.flatten()
         if refused:
-            positive = positive & ~_alike(cells, refused)
+            positive = positive & ~_similar(cells, refused)
     else:
         seed, positive = _divide(x, clicked, refused) if clicked else _chosen(x, auto)
         positive = positive & inside.flatten() if inside is not None else positive
@@ -96,7 +96,7 @@ def prepare_query(
     return Query(whitener, cells, *maps)
 
 
-def check_map(x: Tensor, name: str) -> None:
+def check_feature_map(x: Tensor, name: str) -> None:
     """Refuse what is not a finite float map (C, H, W) of at least two cells."""
     if x.ndim != 3 or not x.is_floating_point():
         raise ValueError(f"expected a float {name} map (C, H, W), got {tuple(x.shape)} {x.dtype}")
@@ -140,7 +140,7 @@ def _cells_at(points: Sequence[Point], height: int, width: int) -> list[int]:
     return found
 
 
-def _alike(cells: Tensor, refused: list[int], least: float = 0.4) -> Tensor:
+def _similar(cells: Tensor, refused: list[int], least: float = 0.4) -> Tensor:
     """(N,) bool: cells so similar to a refused one that they are refused with it."""
     return (cells @ cells[refused].T).amax(dim=1) >= least
 
@@ -159,16 +159,16 @@ def _divide(
     inside = _around(clicked, grid) if clicked else strength >= strength.mean()
     outside = (strength < strength.mean()) & ~inside
     outside[refused] = True
-    likeness = inside.float()
+    contrast = inside.float()
     for _ in range(steps):
         means = [normalize(cells[side].sum(dim=0), dim=0) for side in (inside, outside)]
-        likeness = cells @ (means[0] - means[1])
-        likeness[_around(refused, grid)] = -1
-        following = _connected(likeness > 0, clicked, grid)
+        contrast = cells @ (means[0] - means[1])
+        contrast[_around(refused, grid)] = -1
+        following = _connected(contrast > 0, clicked, grid)
         if not following.any():
             break
         inside, outside = following, ~following
-    return likeness, inside
+    return contrast, inside
 
 
 def _around(cells: list[int], grid: Sequence[int]) -> Tensor:

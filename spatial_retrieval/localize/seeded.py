@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from spatial_retrieval.localize.agreement import Agreement, agree, warp
-from spatial_retrieval.localize.query import Auto, Point, Query, check_map, prepare_query
+from spatial_retrieval.localize.query import Point, Query, check_feature_map, prepare_query
 from spatial_retrieval.localize.regions import Region, box_of, components
 
 __all__ = ["THRESHOLD", "Localization", "find", "localize"]
@@ -81,8 +81,6 @@ def localize(
     *,
     seeds: Sequence[Point] | None = None,
     box: Sequence[float] | None = None,
-    negatives: Sequence[Point] = (),
-    auto: Auto = "prototypes",
     threshold: float = THRESHOLD,
     limit: int = 3,
 ) -> Localization:
@@ -91,7 +89,8 @@ def localize(
     Args:
         query_map: (C, H, W) feature map of the query, of any layer.
         gallery_map: (C, H', W') map of the same layer.
-        seeds, box, negatives, auto: see :func:`~spatial_retrieval.localize.prepare_query`.
+        seeds, box: see :func:`~spatial_retrieval.localize.prepare_query`, which also takes points
+            that are not the object; :func:`find` then finds what it prepared.
         threshold: lowest score of a region; see :data:`THRESHOLD`.
         limit: at most so many regions.
 
@@ -103,7 +102,7 @@ def localize(
         >>> localize(x, x, box=(2, 1, 9, 7)).regions[0].box
         (2, 1, 9, 7)
     """
-    query = prepare_query(query_map, seeds=seeds, negatives=negatives, box=box, auto=auto)
+    query = prepare_query(query_map, seeds=seeds, box=box)
     return find(query, gallery_map, threshold=threshold, limit=limit)
 
 
@@ -141,7 +140,7 @@ def find(
 
 
 def _check(query: Query, gallery_map: Tensor, limit: int) -> None:
-    check_map(gallery_map, "gallery")
+    check_feature_map(gallery_map, "gallery")
     channels = query.whitener.matrix.shape[1]
     if len(gallery_map) != channels:
         raise ValueError(f"expected a gallery map of {channels} channels, got {len(gallery_map)}")

@@ -1,8 +1,8 @@
 r"""How much of spatial verification's gain something else recovers.
 
-Spatial verification is the yardstick. With the mean average precision of the first search alone,
-of the first search with verification, and of something new (another re-ranker, or a better
-descriptor without any), the *gap recovered* is
+Spatial verification is the yardstick. With the mean average precision of the initial
+retrieval alone, of the initial retrieval with verification, and of something new (another
+re-ranker, or a better descriptor without any), the *gap recovered* is
 
 .. math:: g = \frac{\mathrm{new} - \mathrm{base}}{\mathrm{verified} - \mathrm{base}} .
 
@@ -25,21 +25,19 @@ def gap_recovered(
     verified: Sequence[float] | np.ndarray,
     groups: Sequence[int] | np.ndarray | None = None,
     *,
-    level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Share of spatial verification's gain that something else recovers.
 
-    The same queries (whole groups of them) are drawn for all three, so the interval is that of the
-    fraction. Where the first search can't be improved by verification it is NaN.
+    The same queries (whole groups of them) are drawn for all three, so the interval is the
+    95 % interval of the fraction. Where verification can't improve the initial retrieval it is NaN.
 
     Args:
         new: (N,) average precisions of what is judged.
-        base: (N,) of the first search.
-        verified: (N,) of the first search with spatial verification.
+        base: (N,) of the initial retrieval.
+        verified: (N,) of the initial retrieval with spatial verification.
         groups: (N,) labels that are drawn together; None: each query by itself.
-        level: share of resampled fractions inside the interval.
         resamples: number of resamples.
         seed: of the resampling.
 
@@ -58,7 +56,7 @@ def gap_recovered(
         return Interval(float("nan"), float("nan"), float("nan"))
     drawn = np.random.default_rng(seed).multinomial(g, np.full(g, 1 / g), size=resamples)
     fractions = _fraction(*(drawn @ sums.T).T)  # (resamples,)
-    low, high = np.quantile(fractions, [(1 - level) / 2, (1 + level) / 2])  # NaN if any is
+    low, high = np.quantile(fractions, [0.025, 0.975])  # NaN if any is
     return Interval(float(_fraction(*sums.sum(axis=1))), float(low), float(high))
 
 

@@ -32,29 +32,22 @@ import numpy as np
 
 from spatial_retrieval.datasets.pixel import Pair, Polygons, polygon_mask
 from spatial_retrieval.datasets.revisited import RevisitedGroundTruth
+from spatial_retrieval.metrics.average_precision import average_precision
 from spatial_retrieval.metrics.localization import box_iou, mask_iou
-from spatial_retrieval.metrics.revisited import (
-    Protocol,
-    average_precision,
-    positive_ranks,
-    protocol_split,
-)
+from spatial_retrieval.metrics.revisited import Protocol, protocol_split
 from spatial_retrieval.ranking import Ranking
 
 __all__ = [
     "THRESHOLDS",
-    "UNLABELLED",
     "PixelScores",
     "mean_pair_iou",
     "pair_ious",
     "pixel_map",
     "pixel_map_curve",
     "pixel_scores",
-    "pointing_accuracy",
 ]
 
 Rule = Literal["official", "recall"]
-UNLABELLED: dict[str, tuple[int, int]] = {"roxford5k": (56, 63), "rparis6k": (57, 59)}
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 
@@ -90,9 +83,9 @@ def pixel_scores(
         ids: (Q, K) database ids, best first.
         found: (query, image) → (n, 2) boundary points (x, y).
         labels: (query, image) → polygons of the object.
-        ground_truth: which image hits which query.
+        ground_truth: which images are positives of which query.
         protocol: "M" or "H" as published; "E" works too.
-        unlabelled: queries without pixel labels, ``UNLABELLED[name]`` for the real data.
+        unlabelled: queries that have no pixel labels.
 
     Raises:
         ValueError: as :func:`~spatial_retrieval.metrics.revisited.revisited_scores`.
@@ -165,12 +158,11 @@ def pixel_map_curve(
     aps = np.full((len(queries), len(THRESHOLDS)), np.nan)
     for row, q in enumerate(queries):
         overlap = np.array([ious.get((q, int(i)), 0.0) for i in positives[q]])
-        for column, threshold in enumerate(THRESHOLDS):
-            hits = positives[q][overlap > threshold]
-            total = len(hits) if rule == "official" else len(positives[q])
-            if total:
-                ranks = positive_ranks(rows[q], hits, ignored[q])
-                aps[row, column] = average_precision(ranks, total)
+        localized = [positives[q][overlap > threshold] for threshold in THRESHOLDS]
+        hits = np.array([np.isin(rows[q], ids_of) for ids_of in localized])  # (10, K)
+        found = [len(ids_of) for ids_of in localized]
+        total = found if rule == "official" else [len(positives[q])] * len(found)
+        aps[row] = average_precision(hits, total, ignored=np.isin(rows[q], ignored[q]))
     if not any(map(len, positives)):
         return np.full(len(THRESHOLDS), np.nan)
     counted = (~np.isnan(aps)).sum(axis=0)
@@ -198,37 +190,6 @@ def mean_pair_iou(
         skip = set(ground_truth.easy[q].tolist()) if rule == "official" else set()
         values = [ious.get((q, i), 0.0) for i in ids.tolist() if (q, i) in ious or i not in skip]
         means += [np.mean(values)] if values else []
-    return float(np.mean(means)) if means else float("nan")
-
-
-def pointing_accuracy(
-    points: Mapping[Pair, Sequence[float]],
-    labels: Mapping[Pair, Polygons],
-    ground_truth: RevisitedGroundTruth,
-    protocol: Protocol,
-) -> float:
-    """Share of each query's labelled positives whose point (x, y) is on the object, then the mean.
-
-    A pair without a point is a miss.
-    """
-    import cv2
-
-    positives, _ = protocol_split(ground_truth, protocol)
-    means = []
-    for q, ids in enumerate(positives):
-        pairs = [(q, i) for i in ids.tolist() if (q, i) in labels]
-        hits = [
-            p in points
-            and any(
-                cv2.pointPolygonTest(
-                    polygon.astype(np.float32), tuple(map(float, points[p])), False
-                )
-                >= 0
-                for polygon in labels[p]
-            )
-            for p in pairs
-        ]
-        means += [np.mean(hits)] if hits else []
     return float(np.mean(means)) if means else float("nan")
 
 

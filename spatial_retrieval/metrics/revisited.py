@@ -8,17 +8,9 @@ M, Medium  easy, hard    junk
 H, Hard    hard          junk, easy
 =========  ============  =============
 
-Ignored images leave the ranking before ranks are counted. With :math:`r_0 < r_1 < …` the zero-based
-ranks of the positives that are left, and n positives in all,
-
-.. math::
-    \mathrm{AP} = \frac1n \sum_j \tfrac12 (p_j + p'_j), \qquad
-    p_j = \frac{j}{r_j}\ (1 \text{ if } r_j = 0), \qquad p'_j = \frac{j+1}{r_j+1},
-
-the area under the precision–recall curve by trapezoids. A positive that the ranking does not hold
-adds nothing. Precision at k is taken at :math:`k' = \min(k, r_\mathrm{last}+1)`, so that a query
-with fewer than k positives can reach 1; a positive beyond the end of a list that was cut short
-counts as later than any k. Queries without a positive are NaN and leave the means.
+Ignored images leave the ranking before ranks are counted; average precision and precision at k
+are those of :mod:`~spatial_retrieval.metrics.average_precision`. Queries without a positive are NaN
+and leave the means.
 
 Source: Radenović et al., CVPR 2018, section 4, and the official evaluator.
 """
@@ -30,15 +22,17 @@ from typing import Literal
 import numpy as np
 
 from spatial_retrieval.datasets.revisited import RevisitedGroundTruth
+from spatial_retrieval.metrics.average_precision import (
+    average_precision,
+    mean_present,
+    precision_at,
+)
 from spatial_retrieval.ranking import Ranking
 
 __all__ = [
     "PROTOCOLS",
     "RevisitedScores",
     "hit_kinds",
-    "average_precision",
-    "positive_ranks",
-    "precision_at",
     "protocol_split",
     "revisited_scores",
 ]
@@ -103,16 +97,13 @@ def revisited_scores(
     if any(k < 1 for k in ks):
         raise ValueError(f"expected ks of at least 1, got {tuple(ks)}")
     positives, skipped = protocol_split(ground_truth, protocol)
-    aps = np.full(len(rows), np.nan)
-    precisions = np.full((len(rows), len(ks)), np.nan)
-    for q, row in enumerate(rows):
-        if len(positives[q]):
-            out = skipped[q] if ignored == "removed" else ()
-            ranks = positive_ranks(row, positives[q], out)
-            aps[q] = average_precision(ranks, len(positives[q]))
-            precisions[q] = [precision_at(ranks, len(positives[q]), k) for k in ks]
-    means = [_mean(column) for column in precisions.T]
-    return RevisitedScores(_mean(aps), dict(zip(ks, means, strict=True)), aps)
+    hits = _members(rows, positives)
+    out = _members(rows, skipped) if ignored == "removed" else False
+    _check_once(rows, hits)
+    totals = [len(found) for found in positives]
+    aps = average_precision(hits, totals, ignored=out)
+    mp_at = {k: mean_present(precision_at(hits, totals, k, ignored=out)) for k in ks}
+    return RevisitedScores(mean_present(aps), mp_at, aps)
 
 
 def protocol_split(
@@ -141,62 +132,6 @@ def hit_kinds(
     return [kind_of.get(int(i), "wrong") for i in row]
 
 
-def positive_ranks(
-    row: np.ndarray | Sequence[int],
-    positives: np.ndarray | Sequence[int],
-    ignored: np.ndarray | Sequence[int] = (),
-) -> np.ndarray:
-    """Zero-based ranks of the positives in ``row`` (K,), ascending, ignored ids left out.
-
-    Raises:
-        ValueError: if a positive is ranked twice.
-
-    Example:
-        >>> positive_ranks([7, 3, 9, 5], positives=[5, 3], ignored=[7]).tolist()
-        [0, 2]
-    """
-    row = np.asarray(row)
-    hit = np.flatnonzero(np.isin(row, positives))
-    if len(np.unique(row[hit])) < len(hit):
-        raise ValueError("expected each id at most once per query, got a positive twice")
-    skip = np.flatnonzero(np.isin(row, ignored))
-    return hit - np.searchsorted(skip, hit)
-
-
-def average_precision(ranks: np.ndarray | Sequence[int], n_positives: int) -> float:
-    """Area under the precision–recall curve, from zero-based ``ranks`` (n,), ascending.
-
-    ``n_positives`` counts all positives, found or not.
-
-    Raises:
-        ValueError: if there are more ranks than positives, or no positive.
-
-    Example:
-        >>> average_precision([0, 2], n_positives=2)
-        0.7916666666666666
-    """
-    ranks = np.asarray(ranks, dtype=np.float64)
-    if n_positives < 1 or len(ranks) > n_positives:
-        raise ValueError(f"expected at least 1 and {len(ranks)} positives, got {n_positives}")
-    j = np.arange(len(ranks))
-    before = np.where(ranks == 0, 1.0, j / np.maximum(ranks, 1))
-    after = (j + 1) / (ranks + 1)
-    return float(((before + after) / 2).sum() / n_positives)
-
-
-def precision_at(ranks: np.ndarray | Sequence[int], n_positives: int, k: int) -> float:
-    """Precision among the first k, or up to the last positive where all of them come earlier.
-
-    Example:
-        >>> precision_at([0, 2], n_positives=2, k=5)
-        0.6666666666666666
-    """
-    ranks = np.asarray(ranks)
-    if len(ranks) == n_positives:
-        k = min(k, int(ranks[-1]) + 1)
-    return float((ranks < k).sum() / k)
-
-
 def _rows(ids: object, queries: int) -> np.ndarray:
     rows = ids.ids if isinstance(ids, Ranking) else np.asarray(ids)
     if rows.ndim != 2 or len(rows) != queries:
@@ -213,6 +148,13 @@ def _joined(ground_truth: RevisitedGroundTruth, lists: tuple[str, ...]) -> list[
     return [np.concatenate(part) for part in parts]
 
 
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
+def _members(rows: np.ndarray, lists: Sequence[np.ndarray]) -> np.ndarray:
+    """(Q, K) bool: which ids of each row are in its list."""
+    found = [np.isin(row, members) for row, members in zip(rows, lists, strict=True)]
+    return np.array(found, dtype=bool).reshape(rows.shape)
+
+
+def _check_once(rows: np.ndarray, hits: np.ndarray) -> None:
+    for row, hit in zip(rows, hits, strict=True):
+        if len(np.unique(row[hit])) < hit.sum():
+            raise ValueError("expected each id at most once per query, got a positive twice")

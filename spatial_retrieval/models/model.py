@@ -13,9 +13,10 @@ from spatial_retrieval.layers.whitening import Whitening
 from spatial_retrieval.models.backbone import Backbone
 from spatial_retrieval.models.head import Branch, Head, Maps
 from spatial_retrieval.models.modules import describe_module
+from spatial_retrieval.models.multiscale import MeanOfScales
 from spatial_retrieval.models.save import save_model
 
-__all__ = ["RetrievalModel", "fuse", "single"]
+__all__ = ["RetrievalModel"]
 
 
 class RetrievalModel(nn.Module):
@@ -32,6 +33,10 @@ class RetrievalModel(nn.Module):
         base_weight: its part of the similarity, 0 … 1.
         source: how the backbone is built again, see :func:`~spatial_retrieval.models.load.rebuild`;
             None for a network that tells this itself.
+        multiscale: how descriptors of several scales become one; None: :class:`MeanOfScales`.
+
+    Attributes:
+        card: what is known of it, as ``card.json`` beside the weights says; empty for most.
     """
 
     def __init__(
@@ -42,12 +47,15 @@ class RetrievalModel(nn.Module):
         base: Head | None = None,
         base_weight: float = 0.5,
         source: Mapping[str, Any] | None = None,
+        multiscale: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= base_weight <= 1:
             raise ValueError(f"expected a base_weight from 0 to 1, got {base_weight}")
         self.backbone, self.head, self.base = backbone, head, base
         self.base_weight = base_weight
+        self.multiscale = MeanOfScales() if multiscale is None else multiscale
+        self.card: dict[str, Any] = {}
         self.source = None if source is None else dict(source)
 
     # -- what it is made of; of a model of several branches, the branch that has the context
@@ -114,8 +122,8 @@ class RetrievalModel(nn.Module):
         """
         if not scales:
             raise ValueError("expected at least one scale, got none")
-        total = sum(self.from_maps(self.maps(_scaled(images, s))) for s in scales)
-        return nn.functional.normalize(total, dim=1)
+        sizes = [self.multiscale.rescale(images, scale) for scale in scales]
+        return self.multiscale([self.from_maps(self.maps(x)) for x in sizes])
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, h, w) → the maps (B, C, H, W) that the heads read, by layer, in one pass."""
@@ -157,7 +165,12 @@ class RetrievalModel(nn.Module):
         """The same model (sharing its layers) with this whitening in front of the descriptor."""
         head = Head(list(self.head.branches), whitening.linear(dim).to(self.device))
         return RetrievalModel(
-            self.backbone, head, base=self.base, base_weight=self.base_weight, source=self.source
+            self.backbone,
+            head,
+            base=self.base,
+            base_weight=self.base_weight,
+            source=self.source,
+            multiscale=self.multiscale,
         ).eval()
 
     def describe(self) -> dict[str, Any]:
@@ -169,6 +182,7 @@ class RetrievalModel(nn.Module):
             "head": self.head.describe(),
             "base": None if self.base is None else self.base.describe(),
             "base_weight": self.base_weight,
+            "multiscale": describe_module(self.multiscale),
         }
 
     def fingerprint(self) -> str:
@@ -195,58 +209,6 @@ class RetrievalModel(nn.Module):
         save_model(folder, self.describe(), weights, half=half)
 
 
-def fuse(base: RetrievalModel, context: RetrievalModel, base_weight: float) -> RetrievalModel:
-    """One model of two heads on one backbone: ``base``'s descriptor in front of ``context``'s.
-
-    Args:
-        base: of one head.
-        context: of one head; its backbone is the one that is used.
-        base_weight: the base's part of the similarity, 0 … 1.
-
-    Raises:
-        ValueError: if either has two heads already, their backbones differ in kind or weights, or
-            the weight is not in 0 … 1.
-    """
-    for name, model in (("base", base), ("context", context)):
-        if model.base is not None:
-            raise ValueError(f"expected a {name} model of one head, got one that is fused already")
-    ours, theirs = context.backbone.state_dict(), base.backbone.state_dict()
-    same = ours.keys() == theirs.keys() and all(
-        a.shape == theirs[k].shape and torch.equal(a, theirs[k].to(a)) for k, a in ours.items()
-    )
-    if not same:
-        raise ValueError(
-            "expected two models on one backbone with the same weights; these differ, so the "
-            "base's whitening would be applied to maps that it was not learned from"
-        )
-    source = context.source
-    return RetrievalModel(
-        context.backbone, context.head, base=base.head, base_weight=base_weight, source=source
-    ).eval()
-
-
-def single(
-    backbone: Backbone,
-    pooling: nn.Module,
-    *,
-    context: Mapping[str, nn.Module] | None = None,
-    whitening: nn.Module | None = None,
-    source: Mapping[str, Any] | None = None,
-) -> RetrievalModel:
-    """A model of one branch: the backbone's own layer → context → pooling → whitening.
-
-    Args:
-        backbone: its ``layer`` is read.
-        pooling: (B, C, H, W) → (B, D).
-        context: named layers (B, C, H, W) → (B, C, H, W), run in order.
-        whitening: (B, D) → (B, D′).
-        source: see :class:`RetrievalModel`.
-    """
-    branch = Branch(backbone.layer, pooling, context=context)
-    head = Head([branch], nn.Identity() if whitening is None else whitening)
-    return RetrievalModel(backbone, head, source=source).eval()
-
-
 def _length(head: Head, backbone: Backbone) -> int:
     if hasattr(head.whitening, "out_features"):
         return int(head.whitening.out_features)
@@ -257,14 +219,3 @@ def _pooled_length(branch: Branch, backbone: Backbone) -> int:
     channels = backbone.layer_channels(branch.layers[0])
     features = getattr(branch.pooling, "out_features", None)
     return channels if features is None else int(features)
-
-
-def _scaled(images: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return images
-    if not scale > 0:
-        raise ValueError(f"expected scales > 0, got {scale}")
-    size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-    return nn.functional.interpolate(
-        images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
-    )

@@ -42,10 +42,13 @@ def ranked_kinds(lists: Mapping[str, Sequence[str]], *, title: str | None = None
             if found == kind
         ]
         fig.add_scatter(
-            x=[rank for rank, _ in cells], y=[caption for _, caption in cells], mode="markers",
-            name=kind, hovertemplate="rank %{x}, " + kind + "<extra></extra>",
+            x=[rank for rank, _ in cells],
+            y=[caption for _, caption in cells],
+            mode="markers",
+            name=kind,
+            hovertemplate="rank %{x}, " + kind + "<extra></extra>",
             marker={"symbol": "square", "size": 16, "color": _KIND_COLORS[kind]},
-        )  # fmt: skip
+        )
     base_layout(fig, height=130 + 34 * len(lists), title=title)
     fig.update_layout(
         margin={"l": 190, "t": 70 if title else 40},
@@ -73,11 +76,16 @@ def precision_recall(
             notes.append(f"{hits} found by rank {rank + (hits > j)}")
     fig = go.Figure(
         go.Scatter(
-            x=recall, y=precision, text=notes, mode="lines+markers", fill="tozeroy",
-            line={"color": COLORS[0]}, fillcolor="rgba(0, 114, 178, 0.2)",
+            x=recall,
+            y=precision,
+            text=notes,
+            mode="lines+markers",
+            fill="tozeroy",
+            line={"color": COLORS[0]},
+            fillcolor="rgba(0, 114, 178, 0.2)",
             hovertemplate="%{text}: precision %{y:.3f}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     base_layout(fig, height=320, title=title)
     fig.update_xaxes(title="recall", range=[-0.02, 1.02])
     return fig.update_yaxes(title="precision", range=[0, 1.05])
@@ -100,9 +108,15 @@ def score_bars(
         names = list(values)
         percent = [100 * values[name] for name in names]
         bar = go.Bar(
-            x=names, y=percent, name=way, marker_color=colour, textposition="auto",
-            text=[f"{v:.1f}" for v in percent], insidetextanchor="start", textangle=0,
-        )  # fmt: skip
+            x=names,
+            y=percent,
+            name=way,
+            marker_color=colour,
+            textposition="auto",
+            text=[f"{v:.1f}" for v in percent],
+            insidetextanchor="start",
+            textangle=0,
+        )
         if intervals and way in intervals:
             ends = [intervals[way][name] for name in names]
             bar.error_y = {
@@ -136,18 +150,26 @@ def paired_differences(
     values = difference[order]
     fig = go.Figure(
         go.Bar(
-            x=list(range(1, len(order) + 1)), y=values, text=[f"query {q}" for q in order],
-            textposition="none", hovertemplate="%{text}: %{y:+.1f}<extra></extra>",
-            marker_color=[COLORS[0] if v > 0 else COLORS[1] for v in values], showlegend=False,
+            x=list(range(1, len(order) + 1)),
+            y=values,
+            text=[f"query {q}" for q in order],
+            textposition="none",
+            hovertemplate="%{text}: %{y:+.1f}<extra></extra>",
+            marker_color=[COLORS[0] if v > 0 else COLORS[1] for v in values],
+            showlegend=False,
         )
-    )  # fmt: skip
+    )
     if interval:
         low, high = (100 * end for end in interval)
         band = {"x": [0.4, len(order) + 0.6, len(order) + 0.6, 0.4], "y": [low, low, high, high]}
         fig.add_scatter(
-            **band, fill="toself", mode="lines", line={"width": 0},
-            fillcolor="rgba(0, 158, 115, 0.35)", name="95 % interval of the mean",
-        )  # fmt: skip
+            **band,
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor="rgba(0, 158, 115, 0.35)",
+            name="95 % interval of the mean",
+        )
     base_layout(fig, height=330, title=title)
     fig.update_layout(
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
@@ -168,9 +190,12 @@ def threshold_curves(
     lines = zip(_endless(), curves.items(), strict=False)
     for i, (colour, (name, values)) in enumerate(lines):
         fig.add_scatter(
-            x=list(thresholds), y=[100 * v for v in values], name=name, mode="lines+markers",
+            x=list(thresholds),
+            y=[100 * v for v in values],
+            name=name,
+            mode="lines+markers",
             line={"color": colour, "dash": "dot" if i % 2 else "solid"},
-        )  # fmt: skip
+        )
     base_layout(fig, height=330, title=title)
     fig.update_layout(legend={"orientation": "h", "y": -0.25})
     fig.update_xaxes(title="IoU threshold")
@@ -196,10 +221,17 @@ def box_overlap(
         for name, corners, colour in (("true", truth, COLORS[2]), ("found", box, COLORS[1])):
             x0, y0, x1, y1 = corners
             fig.add_scatter(
-                x=[x0, x1, x1, x0, x0], y=[y0, y0, y1, y1, y0], mode="lines", fill="toself",
-                opacity=0.7, line={"color": colour, "width": 2}, name=name,
-                showlegend=column == 1, row=1, col=column,
-            )  # fmt: skip
+                x=[x0, x1, x1, x0, x0],
+                y=[y0, y0, y1, y1, y0],
+                mode="lines",
+                fill="toself",
+                opacity=0.7,
+                line={"color": colour, "width": 2},
+                name=name,
+                showlegend=column == 1,
+                row=1,
+                col=column,
+            )
         anchor = "x" if column == 1 else f"x{column}"
         fig.update_yaxes(visible=False, autorange="reversed", scaleanchor=anchor, row=1, col=column)
         fig.update_xaxes(visible=False, row=1, col=column)

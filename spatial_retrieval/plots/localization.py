@@ -76,7 +76,7 @@ def found_in(
     Args:
         photographs: what was searched.
         results: one for each, see :func:`~spatial_retrieval.localize.find_in_photographs`.
-        query: what was asked for.
+        query: what was searched for.
         box: the part of it that was meant, in its pixels.
         captions: what is written above each overlay.
         scores: whether its score is written there too.
@@ -209,12 +209,16 @@ def _heat_trace(
     limit = float(np.abs(z).max()) or 1.0
     fig.add_trace(
         go.Heatmap(
-            z=np.round(z, 2), x0=step[0] / 2, dx=step[0], y0=step[1] / 2, dy=step[1],
-            colorscale=_HEAT, zmin=-limit, zmax=limit, showscale=False, opacity=0.6,
+            z=np.round(z, 2),
+            **{"x0": step[0] / 2, "dx": step[0], "y0": step[1] / 2, "dy": step[1]},
+            **{"colorscale": _HEAT, "zmin": -limit, "zmax": limit},
+            showscale=False,
+            opacity=0.6,
             hovertemplate="%{z:.2f}<extra></extra>",
         ),
-        row=1, col=column,
-    )  # fmt: skip
+        row=1,
+        col=column,
+    )
 
 
 def _cross(fig: go.Figure, found: LostResult, fx: float, fy: float, column: int) -> None:
@@ -225,12 +229,16 @@ def _cross(fig: go.Figure, found: LostResult, fx: float, fy: float, column: int)
     line = {"color": "white", "width": 1.5}
     fig.add_trace(
         go.Scatter(
-            x=[(x + offset) * fx], y=[(y + offset) * fy], mode="markers", showlegend=False,
+            x=[(x + offset) * fx],
+            y=[(y + offset) * fy],
+            mode="markers",
+            showlegend=False,
             marker={"symbol": "x", "size": 11, "color": COLORS[1], "line": line},
             hovertemplate="seed<extra></extra>",
         ),
-        row=1, col=column,
-    )  # fmt: skip
+        row=1,
+        col=column,
+    )
 
 
 def _square(fig: go.Figure, column: int) -> None:

@@ -1,4 +1,4 @@
-"""What figures need in a notebook: a still picture beside each of them, and sliders.
+"""What figures need in a notebook: a still picture next to each of them, and sliders.
 
 A saved notebook is read on pages that run no JavaScript, so each figure is kept twice: as plotly's
 data, live where plotly can draw, and as a small PNG, drawn by one Chrome or Chromium that stays
@@ -26,7 +26,7 @@ _SPACES = ("geo", "mapbox", "polar", "scene", "ternary")  # a template's, which 
 
 
 def show_figures(*, width: int = 720) -> None:
-    """Let every figure of this notebook be shown live, with a still picture beside it.
+    """Let every figure of this notebook be shown live, with a still picture next to it.
 
     Figures are live only in Google Colab, which keeps its own outputs, and where there is no Chrome
     or Chromium to draw the stills.

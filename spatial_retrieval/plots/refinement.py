@@ -1,6 +1,8 @@
 """Figures of spatial context-aware refinement: the graph, the messages, what each block changed."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -24,7 +26,7 @@ _SIDES[8] += ("left", "above left", "above", "above right")
 
 
 def relation_names(layer: SpatialContextRefinement) -> list[str]:
-    """What each relation of a layer means, spatial ones first: "beside", "right, to 4 cells" …"""
+    """What each relation of a layer means, spatial ones first: "right, to 4 cells" …"""
     sides, rings = _SIDES[layer.sectors], layer.rings
     spatial = [f"within {rings[0]:g} cells"]
     spatial += [f"{side}, to {ring:g} cells" for ring in rings[1:] for side in sides]
@@ -75,9 +77,8 @@ def graph_figure(
     )
     strength = x.flatten(2)[0, :, index].norm(dim=0)
     sizes = (4 + 8 * strength / strength.max()).tolist()
-    _add_nodes(
-        fig, place, size=sizes, color=COLORS[4], text=[f"node {k}" for k in range(len(index))]
-    )
+    texts = [f"node {k}" for k in range(len(index))]
+    _add_nodes(fig, place, {"size": sizes, "color": COLORS[4]}, texts)
     return fig
 
 
@@ -115,16 +116,12 @@ def messages_figure(
         if not len(heard):
             continue
         loud = said[r, heard].numpy() / loudest
-        _add_nodes(
-            fig,
-            place[heard],
-            size=(3 + 18 * loud).tolist(),
-            color=_relation_look(layer, r)[0],
-            text=[f"node {j}: {name}, {v:.2f}" for j, v in zip(heard, loud, strict=True)],
-            name=name,
-            symbol=_relation_look(layer, r)[1],
-        )
-    _add_nodes(fig, place[[node]], size=14, color="#ffffff", text=[f"node {node}"], symbol="star")
+        color, symbol = _relation_look(layer, r)
+        marker = {"size": (3 + 18 * loud).tolist(), "color": color, "symbol": symbol}
+        texts = [f"node {j}: {name}, {v:.2f}" for j, v in zip(heard, loud, strict=True)]
+        _add_nodes(fig, place[heard], marker, texts, name=name)
+    marker = {"size": 14, "color": "#ffffff", "symbol": "star"}
+    _add_nodes(fig, place[[node]], marker, [f"node {node}"])
     fig.update_layout(showlegend=bool(len(said)), legend={"itemsizing": "constant"})
     return fig
 
@@ -156,7 +153,7 @@ def relations_figure(
 def block_changes_figure(
     rgb: np.ndarray, layer: SpatialContextRefinement, x: Tensor, *, height: int = 300
 ) -> go.Figure:
-    """How much each block changed each node, beside the photograph: ‖h′ − h‖ / ‖h‖."""
+    """How much each block changed each node, next to the photograph: ‖h′ − h‖ / ‖h‖."""
     from plotly.subplots import make_subplots
 
     index, states, _ = _trace(layer, x)
@@ -228,15 +225,12 @@ def _on_photograph(rgb: np.ndarray, height: int, title: str) -> go.Figure:
 def _add_nodes(
     fig: go.Figure,
     place: np.ndarray,
-    *,
-    size: float | list[float],
-    color: str,
+    marker: Mapping[str, Any],
     text: list[str],
+    *,
     name: str = "",
-    symbol: str = "circle",
 ) -> None:
-    marker = {"size": size, "color": color, "symbol": symbol}
-    marker["line"] = {"color": "#222222", "width": 0.7}
+    marker = {"symbol": "circle", **marker, "line": {"color": "#222222", "width": 0.7}}
     fig.add_scatter(
         x=place[:, 0],
         y=place[:, 1],

@@ -29,7 +29,7 @@ def time_breakdown(
 
     Args:
         milliseconds: stage → time.
-        published: the same for somebody else's measurement, drawn beside it.
+        published: the same for somebody else's measurement, drawn next to it.
         title: of the figure.
     """
     names = list(milliseconds)
@@ -47,24 +47,27 @@ def time_breakdown(
     )
 
 
+_LINES = 60  # point pairs drawn at most
+
+
 def matched_inliers(
     query: ImageSource,
     image: ImageSource,
     matches: Matches,
     *,
     box: Box | None = None,
-    lines: int = 60,
     side: int = 300,
     title: str | None = None,
 ) -> go.Figure:
-    """Two photographs side by side, the point pairs that agree on one geometry joined by lines.
+    """Two photographs side by side, point pairs that agree on one geometry joined by lines.
+
+    At most 60 pairs are drawn, evenly taken from all.
 
     Args:
         query: the first photograph of ``matches``.
         image: the second.
         matches: what spatial verification found between them.
-        box: part of the query that was asked for.
-        lines: pairs drawn at most, evenly taken from all.
+        box: part of the query that was searched for.
         side: longest side of each picture in pixels.
         title: of the figure, by default the number of inliers.
     """
@@ -74,10 +77,12 @@ def matched_inliers(
     scale_a, scale_b = left.width / matches.size_a[0], right.width / matches.size_b[0]
     offset = left.width + 12
     width, height = offset + right.width, max(left.height, right.height)
-    pictures = (image_trace(np.asarray(left), hoverinfo="skip"),
-                image_trace(np.asarray(right), hoverinfo="skip", x0=offset))  # fmt: skip
+    pictures = (
+        image_trace(np.asarray(left), hoverinfo="skip"),
+        image_trace(np.asarray(right), hoverinfo="skip", x0=offset),
+    )
     fig = go.Figure(pictures)
-    chosen = np.linspace(0, len(matches) - 1, min(lines, len(matches))).round().astype(int)
+    chosen = np.linspace(0, len(matches) - 1, min(_LINES, len(matches))).round().astype(int)
     for place, i in enumerate(chosen):
         (x0, y0), (x1, y1) = scale_a * matches.a[i], scale_b * matches.b[i]
         fig.add_trace(_match_line((x0, x1 + offset), (y0, y1), COLORS[place % 6]))
@@ -110,11 +115,16 @@ def community_graph(
     for number, group in enumerate(communities):
         x, y = zip(*(places[i] for i in group), strict=True)
         nodes = go.Scatter(
-            x=x, y=y, mode="markers+text", text=[str(ranks[i]) for i in group],
-            textfont={"color": "white", "size": 11}, name=f"size {len(group)}",
+            x=x,
+            y=y,
+            mode="markers+text",
+            text=[str(ranks[i]) for i in group],
+            textfont={"color": "white", "size": 11},
+            name=f"size {len(group)}",
             marker={"size": 24, "color": COLORS[number % len(COLORS)]},
-            hovertext=[names[i] if names else str(i) for i in group], hoverinfo="text",
-        )  # fmt: skip
+            hovertext=[names[i] if names else str(i) for i in group],
+            hoverinfo="text",
+        )
         fig.add_trace(nodes)
     base_layout(fig, height=340, title=title)
     fig.update_layout(showlegend=len(communities) <= 7, legend={"title": {"text": "communities"}})
@@ -134,17 +144,26 @@ def gain_by_uncertainty(
 
     Args:
         uncertainty: (Q,) in nats; the line at 1 is where the start is no longer trusted.
-        before: (Q,) average precision of the first search.
+        before: (Q,) average precision of the initial retrieval.
         after: (Q,) average precision after re-ranking.
         names: of the queries, shown under the pointer.
         title: of the figure.
     """
     gain = 100 * (np.asarray(after) - np.asarray(before))
     dots = go.Scatter(
-        x=np.asarray(uncertainty), y=gain, mode="markers", text=names,
-        marker={"size": 9, "color": np.asarray(before) * 100, "colorscale": "Viridis",
-                "cmin": 0, "cmax": 100, "colorbar": {"title": "AP before"}},
-    )  # fmt: skip
+        x=np.asarray(uncertainty),
+        y=gain,
+        mode="markers",
+        text=names,
+        marker={
+            "size": 9,
+            "color": np.asarray(before) * 100,
+            "colorscale": "Viridis",
+            "cmin": 0,
+            "cmax": 100,
+            "colorbar": {"title": "AP before"},
+        },
+    )
     fig = base_layout(go.Figure(dots), height=380, title=title)
     fig.add_vline(x=1, line={"dash": "dot", "color": "#999999"})
     fig.update_xaxes(title="uncertainty of the first 20 hits, nats")
@@ -174,10 +193,13 @@ def quality_and_price(
     fig = go.Figure()
     for i, name in enumerate(names):
         dot = go.Scatter(
-            x=[max(milliseconds[i], 1e-3)], y=[score[i]], name=name, mode="markers",
+            x=[max(milliseconds[i], 1e-3)],
+            y=[score[i]],
+            name=name,
+            mode="markers",
             marker={"size": 12, "color": COLORS[i % len(COLORS)]},
             error_y={"array": [high[i] - score[i]], "arrayminus": [score[i] - low[i]]},
-        )  # fmt: skip
+        )
         fig.add_trace(dot)
     base_layout(fig, height=400, title=title)
     fig.update_xaxes(type="log", title="milliseconds per query", dtick=1, exponentformat="power")
@@ -187,10 +209,15 @@ def quality_and_price(
 def _bars(names: list[str], times: Mapping[str, float], label: str, color: str) -> go.Bar:
     known = [name for name in names if name in times]
     return go.Bar(
-        x=[times[name] for name in known], y=known, orientation="h", name=label,
-        marker_color=color, text=[_milliseconds(times[name]) for name in known],
-        textposition="outside", cliponaxis=False,
-    )  # fmt: skip
+        x=[times[name] for name in known],
+        y=known,
+        orientation="h",
+        name=label,
+        marker_color=color,
+        text=[_milliseconds(times[name]) for name in known],
+        textposition="outside",
+        cliponaxis=False,
+    )
 
 
 def _milliseconds(value: float) -> str:
@@ -198,10 +225,8 @@ def _milliseconds(value: float) -> str:
 
 
 def _match_line(x: tuple[float, float], y: tuple[float, float], color: str) -> go.Scatter:
-    return go.Scatter(
-        x=x, y=y, mode="lines+markers", line={"color": color, "width": 1.2},
-        marker={"size": 4}, hoverinfo="skip",
-    )  # fmt: skip
+    line, marker = {"color": color, "width": 1.2}, {"size": 4}
+    return go.Scatter(x=x, y=y, mode="lines+markers", line=line, marker=marker, hoverinfo="skip")
 
 
 def _rings(communities: Sequence[Sequence[int]]) -> dict[int, tuple[float, float]]:
@@ -220,7 +245,5 @@ def _edges(places: Mapping[int, tuple[float, float]], neighbours: Mapping[int, A
     links = {tuple(sorted((i, j))) for i in places for j in neighbours.get(i, ()) if j in places}
     x = [v for i, j in sorted(links) for v in (places[i][0], places[j][0], None)]
     y = [v for i, j in sorted(links) for v in (places[i][1], places[j][1], None)]
-    return go.Scatter(
-        x=x, y=y, mode="lines", line={"color": "rgba(128, 128, 128, 0.5)", "width": 1},
-        hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+    line = {"color": "rgba(128, 128, 128, 0.5)", "width": 1}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)

@@ -1,4 +1,4 @@
-"""Hits beside their query, where the time went, and who resembles whom."""
+"""Hits next to their query, where the time went, and who resembles whom."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +11,8 @@ from spatial_retrieval.plots.style import COLORS, base_layout, hide_axes, image_
 
 __all__ = ["hit_strip", "similarity_heatmap", "stage_times"]
 
+_SIDE = 200  # longest side of each picture in pixels
+
 
 def hit_strip(
     query: ImageSource,
@@ -20,7 +22,6 @@ def hit_strip(
     captions: Sequence[str] | None = None,
     correct: Sequence[bool] | None = None,
     title: str | None = None,
-    side: int = 200,
 ) -> go.Figure:
     """The query and its ranked hits in a row, each with its rank and score.
 
@@ -29,7 +30,6 @@ def hit_strip(
         scores: one per hit; None: only the ranks are written.
         captions: what is written above each hit instead.
         correct: whether each hit shows what the query shows; drawn as ✓ and ✗.
-        side: longest side of each picture in pixels.
 
     Raises:
         ValueError: if there are not as many scores, captions or marks as hits.
@@ -44,7 +44,7 @@ def hit_strip(
     captions = ["query", *captions]
     fig = make_subplots(1, len(captions), subplot_titles=captions, horizontal_spacing=0.01)
     for column, source in enumerate([query, *hits], start=1):
-        pixels = np.asarray(resize(load_image(source, draft=side), side))
+        pixels = np.asarray(resize(load_image(source, draft=_SIDE), _SIDE))
         fig.add_trace(image_trace(pixels, hoverinfo="skip"), row=1, col=column)
         fig.update_xaxes(visible=False, constrain="domain", row=1, col=column)
         anchor = "x" if column == 1 else f"x{column}"
@@ -83,8 +83,11 @@ def similarity_heatmap(
     rows = np.asarray(descriptors)[order]
     names = [f"{labels[i]} · {i}" for i in order]
     heat = go.Heatmap(
-        z=np.round(rows @ rows.T, 3), x=names, y=names, colorscale="Viridis",
+        z=np.round(rows @ rows.T, 3),
+        x=names,
+        y=names,
+        colorscale="Viridis",
         colorbar={"title": "cosine"},
-    )  # fmt: skip
+    )
     fig = base_layout(go.Figure(heat), height=420, title=title)
     return hide_axes(fig)

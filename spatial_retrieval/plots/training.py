@@ -17,32 +17,36 @@ _OWN = ("step", "loss", "lr", "norm")
 def training_figure(
     history: Sequence[Mapping[str, float]], *, steps: int | None = None, height: int = 320
 ) -> go.Figure:
-    """Loss and learning rate beside the validation scores.
+    """Loss and learning rate next to the validation scores.
 
     Args:
         history: rows as :class:`~spatial_retrieval.train.config.TrainResult` holds them.
         steps: length of the axis, so that a live figure doesn't jump; None: as far as it went.
     """
     fig = make_subplots(
-        rows=1, cols=2, specs=[[{"secondary_y": True}, {}]], horizontal_spacing=0.14,
+        rows=1,
+        cols=2,
+        specs=[[{"secondary_y": True}, {}]],
+        horizontal_spacing=0.14,
         subplot_titles=("loss and learning rate", "held-out data, %"),
-    )  # fmt: skip
+    )
     at = [row["step"] for row in history]
-    fig.add_scatter(
-        x=at, y=[row["loss"] for row in history], name="loss", line={"color": COLORS[0]},
-        row=1, col=1,
-    )  # fmt: skip
-    fig.add_scatter(
-        x=at, y=[row["lr"] for row in history], name="learning rate",
-        line={"color": COLORS[6], "dash": "dot"}, row=1, col=1, secondary_y=True,
-    )  # fmt: skip
+    loss, lr = ([row[name] for row in history] for name in ("loss", "lr"))
+    fig.add_scatter(x=at, y=loss, name="loss", line={"color": COLORS[0]}, row=1, col=1)
+    dotted = {"color": COLORS[6], "dash": "dot"}
+    fig.add_scatter(x=at, y=lr, name="learning rate", line=dotted, row=1, col=1, secondary_y=True)
     names = list(dict.fromkeys(key for row in history for key in row if key not in _OWN))
     for i, name in enumerate(names):
         points = [(row["step"], 100 * row[name]) for row in history if name in row]
         fig.add_scatter(
-            x=[step for step, _ in points], y=[value for _, value in points], name=name,
-            mode="lines+markers", line={"color": COLORS[1 + i % 5]}, row=1, col=2,
-        )  # fmt: skip
+            x=[step for step, _ in points],
+            y=[value for _, value in points],
+            name=name,
+            mode="lines+markers",
+            line={"color": COLORS[1 + i % 5]},
+            row=1,
+            col=2,
+        )
     base_layout(fig, height=height)
     fig.update_layout(margin={"t": 40}, legend={"orientation": "h", "y": -0.2})
     fig.update_xaxes(title="step", range=[0, steps] if steps else None)

@@ -65,17 +65,23 @@ def channel_scatter(
     fig = go.Figure()
     top = float(max(np.max(descriptor), *(np.max(other) for other in others.values())))
     fig.add_scatter(
-        x=[0, top], y=[0, top], mode="lines", line={"color": "#999999", "dash": "dot"},
-        name="equal", hoverinfo="skip",
-    )  # fmt: skip
+        x=[0, top],
+        y=[0, top],
+        mode="lines",
+        line={"color": "#999999", "dash": "dot"},
+        name="equal",
+        hoverinfo="skip",
+    )
     for color, (name, other) in zip(COLORS, others.items(), strict=False):
         cosine = float(np.dot(descriptor, other))
         fig.add_scatter(
-            x=np.round(descriptor, 4), y=np.round(other, 4), mode="markers",
+            x=np.round(descriptor, 4),
+            y=np.round(other, 4),
+            mode="markers",
             marker={"size": 4, "opacity": 0.6, "color": color},
             name=f"{name}, cosine {cosine:.3f}",
             hovertemplate="channel %{pointNumber}<extra></extra>",
-        )  # fmt: skip
+        )
     base_layout(fig, height=420, title=title)
     fig.update_layout(legend={"orientation": "h", "y": -0.2})
     fig.update_xaxes(title=f"channel of the {axis}")
@@ -101,9 +107,12 @@ def map_pair(
     fig = make_subplots(1, len(maps), subplot_titles=list(maps), horizontal_spacing=0.06)
     for column, values in enumerate(maps.values(), start=1):
         heat = go.Heatmap(
-            z=np.round(np.asarray(values, dtype=np.float64), 3), zmin=low, zmax=high,
-            colorscale="Viridis", showscale=column == len(maps),
-        )  # fmt: skip
+            z=np.round(np.asarray(values, dtype=np.float64), 3),
+            zmin=low,
+            zmax=high,
+            colorscale="Viridis",
+            showscale=column == len(maps),
+        )
         fig.add_trace(heat, row=1, col=column)
         anchor = "x" if column == 1 else f"x{column}"
         fig.update_xaxes(visible=False, constrain="domain", row=1, col=column)

@@ -1,7 +1,8 @@
 """Re-rankers: each takes a ranking and returns a ranking, permuting its top n only.
 
-`by_name` gives them all one signature, ``reranker(ranking, context) -> ranking``; the functions
-below it are pure and take what they need. How scores come out is told in
+A re-ranker is any callable ``reranker(ranking, context) -> ranking``, wherever a name is taken a
+function of one's own is, too; `by_name` gives the built-in ones. The functions below are pure and
+take what they need. How scores come out is told in
 `spatial_retrieval.rerank.order`.
 
 ==================  =======================================================================
@@ -36,6 +37,7 @@ from spatial_retrieval.rerank.vectors import NeighbourLists, nearest
 from spatial_retrieval.rerank.verification import Matches, Verifier, count_inliers, match, verify
 
 __all__ = [
+    "BASIC_NAMES",
     "NAMES",
     "FeatureCache",
     "LocalFeatures",
@@ -54,9 +56,11 @@ __all__ = [
     "dba_aqe",
     "expand_queries",
     "hypergraph",
+    "label_of",
     "match",
     "nearest",
     "propagate",
+    "resolve",
     "sift",
     "superglobal",
     "uncertainty",
@@ -64,6 +68,27 @@ __all__ = [
 ]
 
 Reranker = Callable[[Ranking, RerankContext], Ranking]
+
+
+def resolve(reranker: Reranker | str) -> Reranker:
+    """A re-ranker from its name; one's own function is returned as it is.
+
+    Raises:
+        ValueError: as :func:`by_name`.
+        TypeError: if it is neither a name nor callable.
+    """
+    if isinstance(reranker, str):
+        return by_name(reranker)
+    if not callable(reranker):
+        raise TypeError(f"expected a re-ranker's name or a function, got {reranker!r}")
+    return reranker
+
+
+def label_of(reranker: Reranker | str) -> str:
+    """What a re-ranker is called in tables and result cards."""
+    if isinstance(reranker, str):
+        return reranker
+    return getattr(reranker, "__name__", type(reranker).__name__)
 
 
 def by_name(name: str) -> Reranker:
@@ -93,9 +118,7 @@ def _aqe(ranking: Ranking, context: RerankContext) -> Ranking:
 
 
 def _dba_aqe(ranking: Ranking, context: RerankContext) -> Ranking:
-    return dba_aqe(
-        context.queries, context.database, ranking, neighbours=context.lists(), own=context.own
-    )
+    return dba_aqe(context.queries, ranking, context.lists())
 
 
 def _superglobal(ranking: Ranking, context: RerankContext) -> Ranking:
@@ -121,12 +144,13 @@ def _verify_aliked(ranking: Ranking, context: RerankContext) -> Ranking:
 def _verify_cells(ranking: Ranking, context: RerankContext) -> Ranking:
     if context.model is None:
         raise ValueError("verify-cells compares the cells of a model's map: expected context.model")
-    return _verified(ranking, context.verifier("cells", cells(context.model)))
+    method = cells(context.model, fingerprint=context.fingerprint)
+    return _verified(ranking, context.verifier("cells", method))
 
 
 def _hypergraph(ranking: Ranking, context: RerankContext) -> Ranking:
     verifier = context.verifier("sift", sift())
-    return hypergraph(ranking, context.lists(), verifier, own=context.own)
+    return hypergraph(ranking, context.lists(), verifier)
 
 
 def _verified(ranking: Ranking, verifier: Verifier) -> Ranking:
@@ -145,3 +169,5 @@ _BY_NAME: dict[str, Reranker] = {
     "hypergraph": _hypergraph,
 }
 NAMES = tuple(_BY_NAME)
+_EXTRA = ("verify-learned", "verify-aliked")
+BASIC_NAMES = tuple(name for name in NAMES if name not in _EXTRA)  # those that need no extra

@@ -29,12 +29,14 @@ class RerankContext:
         database_images: M photographs (a sequence: only those of the shortlist are opened).
         query_boxes: Q boxes or None, in pixels of the query photographs.
         model: for verification by map cells; has ``feature_map``.
+        fingerprint: the model's, if it is known; None: it is worked out from all weights when a
+            re-ranker needs it.
         features: cache of local features; give one with a folder to keep them between runs.
         neighbours: length of the database's neighbour lists.
         neighbour_table: (M, ≥ neighbours) lists found beforehand; None: found when needed.
-        own: (Q,) database positions of the queries themselves, where everyone is asked against
-            all others; what comes out is what a database without the query gives. The ranking
-            must leave it out too. None: the queries are not in the database.
+        own: (Q,) database positions of the queries themselves, where the database holds them; what
+            comes out is what a database without the query gives. The ranking must leave it out
+            too. None: the queries are not in the database.
     """
 
     queries: np.ndarray
@@ -43,6 +45,7 @@ class RerankContext:
     database_images: Sequence[ImageSource] | None = None
     query_boxes: Sequence[Box | None] | None = None
     model: Any = None
+    fingerprint: str | None = None
     features: FeatureCache = field(default_factory=FeatureCache)
     neighbours: int = 10
     neighbour_table: np.ndarray | None = None
@@ -65,7 +68,7 @@ class RerankContext:
         """The database's neighbour lists; the same object on every call."""
         if self.neighbours not in self._lists:
             self._lists[self.neighbours] = NeighbourLists(
-                self.database, k=self.neighbours, table=self.neighbour_table
+                self.database, k=self.neighbours, table=self.neighbour_table, own=self.own
             )
         return self._lists[self.neighbours]
 
@@ -98,11 +101,7 @@ class RerankContext:
     def communities(self, ranking: Ranking, *, top: int = 20) -> list[list[list[int]]]:
         """For each query the communities among its first ``top`` hits."""
         heads = ranking.ids[:, :top].tolist()
-        own = [None] * len(heads) if self.own is None else self.own
-        return [
-            communities(ids, self.lists().of(ids, without=position))
-            for ids, position in zip(heads, own, strict=True)
-        ]
+        return [communities(ids, self.lists().of(ids, query=q)) for q, ids in enumerate(heads)]
 
     def uncertainty(self, ranking: Ranking, *, top: int = 20) -> np.ndarray:
         """(Q,) entropy of the community sizes among each query's first ``top`` hits, in nats."""

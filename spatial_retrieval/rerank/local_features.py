@@ -1,4 +1,4 @@
-r"""Local features of one image: points with descriptors, extracted once and kept.
+r"""Local features of one image: keypoints with descriptors, extracted once and kept.
 
 Four methods share one shape, `LocalMethod`: how to extract, how to pair, and which geometry the
 pairs must obey. Two live here:
@@ -78,7 +78,7 @@ def sift(*, points: int = 1000, ratio: float = 0.85, **geometry: Any) -> LocalMe
     """SIFT with RootSIFT descriptors and the ratio test.
 
     Args:
-        points: strongest key points kept.
+        points: strongest keypoints kept.
         ratio: of the distances to the best and second-best point; lower is stricter.
         geometry: fields of `LocalMethod` (``size``, ``threshold``, ``geometry``, …).
     """
@@ -90,17 +90,19 @@ def sift(*, points: int = 1000, ratio: float = 0.85, **geometry: Any) -> LocalMe
     )
 
 
-def cells(model: Any, **geometry: Any) -> LocalMethod:
+def cells(model: Any, *, fingerprint: str | None = None, **geometry: Any) -> LocalMethod:
     """The retrieval model's own map cells as local features.
 
     Args:
-        model: its ``feature_map`` takes (1, 3, h, w) RGB in [0, 1]; with a ``fingerprint`` cells
-            can be kept between runs.
+        model: its ``feature_map`` takes (1, 3, h, w) RGB in [0, 1]. If it has a ``fingerprint``
+            cells can be kept between runs.
+        fingerprint: the model's, so that its weights are not hashed again.
         geometry: fields of `LocalMethod`; a pair may miss by one cell (32 pixels) at first.
     """
-    fingerprint = getattr(model, "fingerprint", None)
+    if fingerprint is None and hasattr(model, "fingerprint"):
+        fingerprint = model.fingerprint()
     return LocalMethod(
-        key=f"cells-{fingerprint()}" if fingerprint else "",
+        key=f"cells-{fingerprint}" if fingerprint else "",
         extract=lambda image: _cell_features(image, model),
         pair=mutual_pairs,
         **{"threshold": 32.0, "min_inliers": 12, **geometry},

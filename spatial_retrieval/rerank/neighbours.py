@@ -37,7 +37,7 @@ def superglobal(
     Args:
         queries: (Q, D) unit rows.
         database: (M, D) descriptors, or a store.
-        ranking: the first search's hit.
+        ranking: the initial retrieval's hits.
         top: hits that are refined and re-ordered (the paper's M).
         k: neighbours of each (the paper's K, without the hit itself).
         beta: weight of a neighbour.

@@ -15,7 +15,7 @@ import numpy as np
 
 from spatial_retrieval.ranking import Ranking
 
-__all__ = ["head_length", "place", "rescore"]
+__all__ = ["head_length", "place", "rescore", "without_self"]
 
 
 def head_length(ranking: Ranking, top: int) -> int:
@@ -76,6 +76,25 @@ def rescore(ranking: Ranking, scores: np.ndarray) -> Ranking:
     return Ranking(
         _head_first(ranking.ids, order), np.concatenate([head, ranking.scores[:, n:]], axis=1)
     )
+
+
+def without_self(ranking: Ranking, own: np.ndarray) -> Ranking:
+    """Each query's hits without itself: what a database without the query gives, one hit shorter.
+
+    Args:
+        ranking: Q lists of length K ≥ 1.
+        own: (Q,) database positions of the queries. A list that doesn't hold its own loses its
+            last hit instead.
+
+    Example:
+        >>> without_self(Ranking([[2, 0, 1], [1, 2, 0]], [[3, 2, 1]] * 2), [0, 3]).ids
+        array([[2, 1],
+               [1, 2]])
+    """
+    others = ranking.ids != np.asarray(own)[:, None]  # (Q, K)
+    others[others.all(axis=1), -1] = False
+    shape = (len(ranking), ranking.k - 1)
+    return Ranking(ranking.ids[others].reshape(shape), ranking.scores[others].reshape(shape))
 
 
 def _head_first(ids: np.ndarray, order: np.ndarray) -> np.ndarray:

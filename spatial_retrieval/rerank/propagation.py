@@ -9,7 +9,7 @@ from i to j takes the point pairs :math:`(a, b)` that spatial verification found
     R_j \leftarrow R_j \cup \mathrm{box}(B),
 
 and reaches j if B is not empty. An edge needs 20 pairs, as a trusted start does. So a photograph
-of a door doesn't lead to photographs of the tower beside it. After three breadth-first hops the
+of a door doesn't lead to photographs of the tower next to it. After three breadth-first hops the
 order is: images in the order they were reached, then the rest as they were. An, Huo & Yoon,
 *Hypergraph propagation and community selection for objects retrieval*, NeurIPS 2021.
 
@@ -27,6 +27,7 @@ from typing import Protocol
 
 import numpy as np
 
+from spatial_retrieval.images import Box
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank.order import head_length, place
 from spatial_retrieval.rerank.uncertainty import uncertainty
@@ -35,12 +36,11 @@ from spatial_retrieval.rerank.verification import Matches
 
 __all__ = ["EVERYWHERE", "PairMatcher", "choose_start", "hypergraph", "propagate"]
 
-Region = tuple[float, float, float, float]
-EVERYWHERE: Region = (-np.inf, -np.inf, np.inf, np.inf)  # x0, y0, x1, y1, borders inside
+EVERYWHERE: Box = (-np.inf, -np.inf, np.inf, np.inf)  # x0, y0, x1, y1, borders inside
 
 
 class PairMatcher(Protocol):
-    """What propagation asks of spatial verification; `Verifier` is one."""
+    """What propagation needs of spatial verification; `Verifier` is one."""
 
     failed: dict[tuple[str, int], str]
 
@@ -59,24 +59,22 @@ def hypergraph(
     top: int = 100,
     doubt: float = 1.0,
     trust: int = 20,
-    own: Sequence[int] | np.ndarray | None = None,
 ) -> Ranking:
     """Order the first ``top`` hits by propagation; places keep their scores.
 
     Args:
         ranking: Q lists of length K.
-        neighbours: neighbour lists of the database.
+        neighbours: neighbour lists of the database. With ``own`` a query takes nobody's place in a
+            list.
         matcher: spatial verification of queries and database images.
         top: hits that may be reached and moved.
         doubt: uncertainty of the first 20 hits above which the start is checked.
         trust: inliers that make a start safe and a match an edge.
-        own: (Q,) database positions of the queries themselves, if the database holds them: they
-            take nobody's place in a neighbour list.
     """
     n = head_length(ranking, top)
     order = np.empty((len(ranking), n), np.int64)
     for q, ids in enumerate(ranking.ids[:, :n].tolist()):
-        lists = partial(neighbours.of, without=None if own is None else int(own[q]))
+        lists = partial(neighbours.of, query=q)
         start = ids[0]
         if uncertainty(ids[:20], lists(ids[:20])) > doubt:
             start = choose_start(ids, lambda i, q=q: _count(matcher.query(q, i)), trust=trust)
@@ -97,7 +95,7 @@ def choose_start(ids: Sequence[int], inliers: Callable[[int], int], *, trust: in
 
     Args:
         ids: hits, best first.
-        inliers: number of matches of a hit with the query; asked only as far as needed.
+        inliers: number of matches of a hit with the query; called only as far as needed.
         trust: inliers that make a start safe.
     """
     if inliers(ids[0]) >= trust:
@@ -145,7 +143,7 @@ def propagate(
     return reached
 
 
-def _carried(region: Region, found: Matches) -> Region | None:
+def _carried(region: Box, found: Matches) -> Box | None:
     x0, y0, x1, y1 = region
     x, y = found.a[:, 0], found.a[:, 1]
     inside = found.b[(x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)]
@@ -155,7 +153,7 @@ def _carried(region: Region, found: Matches) -> Region | None:
     return float(left), float(upper), float(right), float(lower)
 
 
-def _union(a: Region, b: Region) -> Region:
+def _union(a: Box, b: Box) -> Box:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 

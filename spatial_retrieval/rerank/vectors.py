@@ -1,10 +1,10 @@
 """The database's descriptors as re-rankers read them: some rows, and the neighbours of some rows.
 
-A database is an (M, D) array (or memory map), or anything that can reconstruct and search, such
+A database is an (M, D) array (or memory map), or anything that can give vectors and search, such
 as a `DescriptorIndex`; only the rows that are asked for are ever touched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ __all__ = ["Database", "NeighbourLists", "VectorStore", "check_queries", "neares
 class VectorStore(Protocol):
     """What an index has to offer to be a database for re-rankers."""
 
-    def reconstruct(self, ids: np.ndarray) -> np.ndarray:
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
         """(n, D) descriptors of n database positions."""
 
     def search(self, queries: np.ndarray, k: int) -> Ranking:
@@ -32,7 +32,7 @@ def rows(database: Database, ids: np.ndarray) -> np.ndarray:
     ids = np.asarray(ids, dtype=np.int64)
     if isinstance(database, np.ndarray):
         return np.asarray(database[ids], dtype=np.float32)
-    return np.asarray(database.reconstruct(ids.ravel()), dtype=np.float32).reshape(*ids.shape, -1)
+    return np.asarray(database.vectors(ids.ravel()), dtype=np.float32).reshape(*ids.shape, -1)
 
 
 def nearest(database: Database, ids: np.ndarray, k: int, *, block: int = 65536) -> np.ndarray:
@@ -66,27 +66,36 @@ class NeighbourLists:
         k: length of a list; shorter only where the database, or the table, has no more.
         table: (M, ≥ k) lists made beforehand (``nearest`` over the whole database; k + 1 columns
             if somebody is left out); None: found on demand.
+        own: (Q,) database positions of the queries themselves, if the database holds them.
+
+    Raises:
+        ValueError: if queries are to be left out of a table that has no column to spare.
     """
 
-    def __init__(self, database: Database, *, k: int, table: np.ndarray | None = None) -> None:
-        self.k = k
-        self._database = database
+    def __init__(
+        self,
+        database: Database,
+        *,
+        k: int,
+        table: np.ndarray | None = None,
+        own: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
+        if own is not None and table is not None:
+            _check_spare(table, k)
+        self.database, self.k, self.own = database, k, own
         self._table = table
         self._known: dict[int, list[int]] = {}
 
-    def of(self, ids: np.ndarray, *, without: int | None = None) -> list[list[int]]:
+    def of(self, ids: Sequence[int] | np.ndarray, *, query: int | None = None) -> list[list[int]]:
         """The lists of several images, nearest first.
 
         Args:
             ids: (n,) positions.
-            without: position of an image that is in no list, as if the database didn't hold it.
-
-        Raises:
-            ValueError: if one is left out of a table that has no column to spare.
+            query: number of a query that is in no list, as if the database didn't hold it; where
+                ``own`` is None, no query is in the database.
         """
         ids = [int(i) for i in ids]
-        if without is not None and self._table is not None:
-            _check_spare(self._table, self.k)
+        without = None if query is None or self.own is None else int(self.own[query])
         self._find([i for i in dict.fromkeys(ids) if i not in self._known])
         return [[j for j in self._known[i] if j != without][: self.k] for i in ids]
 
@@ -95,7 +104,7 @@ class NeighbourLists:
         if not missing:
             return
         if self._table is None:
-            found = nearest(self._database, np.array(missing), self.k + 1)
+            found = nearest(self.database, np.array(missing), self.k + 1)
         else:
             found = self._table[missing, : self.k + 1]
         self._known.update(zip(missing, found.tolist(), strict=True))
@@ -127,12 +136,21 @@ def _scan(database: np.ndarray, queries: np.ndarray, k: int, block: int) -> np.n
     ids = np.empty((len(queries), 0), np.int64)
     for start, part in _blocks(database, block):
         similarity = queries @ part.T  # (n, block)
-        chosen = np.argpartition(-similarity, min(k, len(part)) - 1, axis=1)[:, :k]
+        chosen = _largest(similarity, min(k, len(part)))
         best = np.concatenate([best, np.take_along_axis(similarity, chosen, axis=1)], axis=1)
         ids = np.concatenate([ids, chosen + start], axis=1)
         keep = np.lexsort((ids, -best), axis=1)[:, :k]
         best, ids = (np.take_along_axis(values, keep, axis=1) for values in (best, ids))
     return ids
+
+
+def _largest(similarity: np.ndarray, k: int) -> np.ndarray:
+    """(n, k) columns of the k largest of each row, rising; the lower of equal ones at the end."""
+    last = -np.partition(-similarity, k - 1, axis=1)[:, k - 1 : k]  # (n, 1), the k-th largest
+    above, equal = similarity > last, similarity == last
+    room = k - above.sum(axis=1, keepdims=True)
+    kept = above | (equal & (np.cumsum(equal, axis=1) <= room))
+    return np.nonzero(kept)[1].reshape(len(similarity), k)
 
 
 def _blocks(database: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -148,7 +148,7 @@ def count_inliers(
 class Verifier:
     """Matches between queries and database images, each pair computed once.
 
-    Images that cannot be read are logged, listed in ``failed`` and answered with None.
+    Images that cannot be read are logged, listed in ``failed``, and their matches are None.
 
     Args:
         method: how two photographs are compared.
@@ -173,7 +173,7 @@ class Verifier:
         self._boxes = query_boxes
         self._cache = FeatureCache() if cache is None else cache
         self._known: dict[tuple[str, int, int], Matches | None] = {}
-        self._asked: tuple[int, LocalFeatures] | None = None
+        self._current: tuple[int, LocalFeatures] | None = None
 
     def query(self, query: int, image: int) -> Matches | None:
         """Matches of a query with a database image."""
@@ -197,8 +197,8 @@ class Verifier:
     def _features(self, kind: str, number: int) -> LocalFeatures | None:
         if (kind, number) in self.failed:
             return None
-        if kind == "query" and self._asked is not None and self._asked[0] == number:
-            return self._asked[1]  # the cache would know a picture by its pixels, once a pair
+        if kind == "query" and self._current is not None and self._current[0] == number:
+            return self._current[1]  # the cache would know a picture by its pixels, once a pair
         box = self._boxes[number] if kind == "query" and self._boxes is not None else None
         try:
             found = self._cache.get(self._method, self._images[kind][number], box)
@@ -207,7 +207,7 @@ class Verifier:
             _logger.warning("kept at its place, not verified: %s", error)
             return None
         if kind == "query":
-            self._asked = number, found
+            self._current = number, found
         return found
 
 

@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,8 +64,8 @@ def test_the_crop_is_what_finds_the_hits(root, gem_model):
 
 def test_distractors_join_the_database(root, gem_model):
     images = open_revisited("roxford5k", root)
-    more = [images.queries[0]]
-    found = run_revisited(gem_model, images, size=320, crop=False, distractors=more)
+    more = replace(images, database=(*images.database, images.queries[0]))
+    found = run_revisited(gem_model, more, size=320, crop=False)
     assert found.ranking.ids[0, 0] == 3 * PLACES
     assert (
         found.scores["M"].map
@@ -101,10 +102,9 @@ def test_roxford_end_to_end_as_a_program(root, tmp_path):
 
 
 def test_the_card_says_when_queries_were_not_cropped(root, tmp_path, capsys):
-    code, out, _ = _run(
-        capsys, "roxford5k", "--root", root, "--size", 320, "--scales", "1,0.5", "--no-query-crop",
-        "--rerank", "aqe", "--training-data", "GLDv2-clean", "--card", tmp_path / "card.md",
-    )  # fmt: skip
+    options = ["--size", 320, "--scales", "1,0.5", "--no-query-crop", "--rerank", "aqe"]
+    options += ["--training-data", "GLDv2-clean", "--card", tmp_path / "card.md"]
+    code, out, _ = _run(capsys, "roxford5k", "--root", root, *options)
     assert code == 0
     assert "queries whole query images" in out
     card = load_card(tmp_path / "card.json")
@@ -156,25 +156,26 @@ def test_query_files_are_asked_against_the_rest(photographs, capsys):
 
 
 def test_rerankers_are_told_who_asks_where_queries_are_in_the_database(
-    photographs, gem_model, monkeypatch, tmp_path
+    photographs, gem_model, tmp_path
 ):
     seen = []
     spy = lambda ranking, context: seen.append(context.own) or ranking  # noqa: E731
-    monkeypatch.setattr(runs, "by_name", lambda name: spy)
 
     def run():
         names = list_images(photographs)
         paths = [photographs / name for name in names]
-        runs.run_folder(gem_model, paths, split_folder(names), size=64, rerank="dba+aqe")
+        runs.run_folder(gem_model, paths, split_folder(names), size=64, rerank=spy)
 
     run()
     draw(0).save(photographs / "place0" / "query_1.jpg")
     run()
     few = twin_facades("test", landmarks=2, views=2, size=64, root=tmp_path)
-    runs.run_twins(gem_model, few, size=64, baselines=False, rerank="dba+aqe")
+    runs.run_twins(gem_model, few, size=64, baselines=False, rerank=spy)
     assert [None if own is None else own.tolist() for own in seen] == [
-        [0, 1, 2, 3, 4, 5], None, [0, 1, 2, 3],
-    ]  # fmt: skip
+        [0, 1, 2, 3, 4, 5],
+        None,
+        [0, 1, 2, 3],
+    ]
 
 
 def test_twins_are_reported(tmp_path, capsys, monkeypatch):
@@ -194,9 +195,9 @@ def test_twins_are_reranked(tmp_path, capsys, monkeypatch):
     options = ["--size", 96, "--scales", "1,0.5", "--rerank", "verify", "--card", tmp_path / "card"]
     code, out, _ = _run(capsys, "twins", *options)
     assert code == 0
-    for name in ("lite0-spatial + verify", "the first search", "oracle, aligned"):
+    for name in ("lite0-spatial + verify", "initial retrieval", "oracle, aligned"):
         assert sum(line.startswith(name) for line in out.splitlines()) == 3
-    assert "verify against the first search: mAP " in out and " ms/query" in out
+    assert "verify against the initial retrieval: mAP " in out and " ms/query" in out
     card = load_card(tmp_path / "card.json")
     assert card.rerank == "verify" and "--rerank verify --scales 1,0.5" in card.command
     assert card.seconds_per_query > 0 and card.seconds_per_image > 0
@@ -205,11 +206,16 @@ def test_twins_are_reranked(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nowhere"], "neither roxford5k, rparis6k or twins, nor a folder"),
+        (["nowhere"], "neither roxford5k, rparis6k, proxford, prparis or twins, nor a folder"),
         (["roxford5k", "--rerank", "magic"], "--rerank: expected a re-ranker"),
         (["roxford5k", "--root", "{root}", "--model", "magic"], "--model: expected one of"),
         (["twins", "--rerank", "magic"], "--rerank: expected a re-ranker"),
         (["twins", "--no-query-crop"], "--no-query-crop is for roxford5k"),
+        (["proxford", "--distractors"], "--distractors is for roxford5k"),
+        (["proxford", "--scales", "1,0.5"], "--scales is not for proxford"),
+        (["proxford", "--regions", "nowhere.npy"], "nowhere.npy: no such file"),
+        (["twins", "--regions", "x.npy"], "--regions is for proxford and prparis"),
+        (["proxford", "--root", "{root}"], "oxford_pair2labelpath.npy is not below"),
         (["{empty}"], "holds no photograph"),
         (["{root}"], "at least 2 sub-folders"),
     ],

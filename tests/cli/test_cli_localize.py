@@ -41,8 +41,11 @@ def test_json_masks_and_overlays(pictures, tmp_path, capsys):
         assert overlay.size == (320, 240)
     assert empty["score"] < scene["score"]
     assert sorted(p.name for p in target.iterdir()) == [
-        "empty_mask.png", "empty_overlay.png", "scene_mask.png", "scene_overlay.png",
-    ]  # fmt: skip
+        "empty_mask.png",
+        "empty_overlay.png",
+        "scene_mask.png",
+        "scene_overlay.png",
+    ]
 
 
 def test_the_threshold_leaves_nothing(pictures, capsys):

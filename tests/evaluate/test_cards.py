@@ -122,6 +122,23 @@ def test_conditions_that_differ_are_said():
     assert differences([CARD, CARD]) == []
 
 
+@pytest.mark.parametrize(
+    ("condition", "value"),
+    [
+        ("protocol", "another"),
+        ("query_crop", "another"),
+        ("ignored", "another"),
+        ("size", 31),
+        ("scales", (1.0,)),
+        ("database_images", 7),
+    ],
+)
+def test_each_condition_alone_makes_cards_incomparable(condition, value):
+    (note,) = differences([CARD, replace(CARD, **{condition: value})])
+    assert f"{condition.replace('_', ' ')} is " in note and str(value) in note
+    assert note in compare([CARD, replace(CARD, **{condition: value})])
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"dataset": 1}'])
 def test_other_files_are_no_cards(tmp_path, content):
     path = tmp_path / "card.json"

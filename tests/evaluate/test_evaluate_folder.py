@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatial_retrieval.evaluate import folder as module
-from spatial_retrieval.evaluate.folder import folder_scores, split_folder, without_self
+from spatial_retrieval.evaluate.folder import folder_scores, split_folder
 from spatial_retrieval.ranking import Ranking
+from spatial_retrieval.rerank.order import without_self
 
 
 def _unit(rows):

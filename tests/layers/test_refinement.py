@@ -2,11 +2,23 @@ import math
 
 import pytest
 import torch
+from refinement_variants import (
+    AttentionEdges,
+    BiasEdges,
+    EdgesBuiltOnce,
+    LearnedNodes,
+    RandomEdges,
+    SimilarityEdgesOnly,
+    SpatialEdgesOnly,
+    messages_of_heads,
+    softmax_weights,
+)
 
+from spatial_retrieval.layers.controls import MLPControl
 from spatial_retrieval.layers.graph import (
     displacement_bins,
     edge_weights,
-    propagate,
+    pass_messages,
     relation_count,
     select_nodes,
     similarity_edges,
@@ -15,28 +27,44 @@ from spatial_retrieval.layers.graph import (
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 
 RINGS = (1.5, 4.0, 9.0)
+
+
+class TwoHeads(AttentionEdges):
+    heads = 2
+
+
+class TwoBiases(BiasEdges):
+    heads = 2
+
+
+class AttentionAndBias(BiasEdges):
+    attention, heads = True, 1
+
+
 VARIANTS = [
     {},
-    {"edges": "spatial"},
-    {"edges": "similarity"},
-    {"edges": "random"},
-    {"edges": "none"},
-    {"displacement": "none"},
-    {"displacement": "bias", "heads": 2},
-    {"attention": True, "heads": 2},
-    {"displacement": "bias", "attention": True},
+    {"kind": SpatialEdgesOnly},
+    {"kind": SimilarityEdgesOnly},
+    {"kind": RandomEdges},
+    {"kind": MLPControl},
+    {"rings": (9.0,), "sectors": 1},
+    {"kind": TwoBiases},
+    {"kind": TwoHeads},
+    {"kind": AttentionAndBias},
     {"sectors": 8},
-    {"select": "learned"},
-    {"rebuild": False},
+    {"kind": LearnedNodes},
+    {"kind": EdgesBuiltOnce},
 ]
 
 
-def refinement(channels=6, **arguments):
+def refinement(channels=6, *, kind=SpatialContextRefinement, start=0.5, **arguments):
+    """A layer whose read-out, and biases where it has any, are far from 0; three neighbours."""
     torch.manual_seed(0)
-    defaults = {"nodes": None, "width": 8, "start": 0.5, "neighbours": 3}
-    layer = SpatialContextRefinement(channels, **{**defaults, **arguments})
+    layer = kind(channels, **{"nodes": None, "width": 8, **arguments})
+    layer.neighbours = 3
+    torch.nn.init.normal_(layer.read_out.weight, std=start)
     for block in layer.blocks:
-        if block.bias is not None:
+        if getattr(block, "bias", None) is not None:
             torch.nn.init.normal_(block.bias)
     return layer
 
@@ -84,6 +112,18 @@ def test_displacement_bins_equal_plain_loops(sectors):
     assert bins.max() < relation_count(RINGS, sectors)
 
 
+def test_the_nearest_cells_are_neighbours_of_a_relation_of_their_own():
+    layer = refinement()
+    _, _, weights = layer.trace(torch.rand(1, 6, 5, 5))
+    near = weights[0][0][0, 0]  # relation 0 of the spatial edges
+    assert (near[12] > 0).nonzero().flatten().tolist() == [6, 7, 8, 11, 13, 16, 17, 18]
+    x = torch.rand(1, 6, 5, 5)
+    before = layer(x)
+    for block in layer.blocks:
+        block.messages.weight.data[:, :8] = 0  # what relation 0 says
+    assert not torch.allclose(layer(x), before, atol=1e-3)
+
+
 def test_select_nodes_takes_the_strongest_in_reading_order_and_padding_last():
     score = torch.tensor([[3.0, 9.0, 9.0, 1.0], [5.0, 6.0, 7.0, 8.0]])
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -115,10 +155,13 @@ def test_nobody_hears_an_invalid_node():
 
 
 @pytest.mark.parametrize("heads", [None, 1, 2])
-def test_propagate_equals_plain_loops(heads):
+def test_messages_equal_plain_loops(heads):
     y, edges = torch.randn(2, 5, 4), torch.rand(2, 3, 5, 5) < 0.4
     logits = None if heads is None else torch.randn(2, heads, 5, 5)
-    messages = propagate(y, edge_weights(edges, logits))
+    if heads is None:
+        messages = pass_messages(y, edge_weights(edges))
+    else:
+        messages = messages_of_heads(y, softmax_weights(edges, logits))
     for b in range(2):
         for i in range(5):
             expected = []
@@ -135,12 +178,13 @@ def test_propagate_equals_plain_loops(heads):
             torch.testing.assert_close(messages[b, i], torch.cat(expected))
 
 
-def test_propagate_gradcheck():
+def test_messages_gradcheck():
     y = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     edges = torch.rand(1, 2, 4, 4) < 0.6
-    assert torch.autograd.gradcheck(lambda y, s: propagate(y, edge_weights(edges, s)), (y, logits))
-    assert torch.autograd.gradcheck(lambda y: propagate(y, edge_weights(edges)), (y,))
+    by_head = lambda y, s: messages_of_heads(y, softmax_weights(edges, s))  # noqa: E731
+    assert torch.autograd.gradcheck(by_head, (y, logits))
+    assert torch.autograd.gradcheck(lambda y: pass_messages(y, edge_weights(edges)), (y,))
 
 
 # --- identities of the layer --------------------------------------------------------------------
@@ -187,12 +231,12 @@ def test_one_node_is_an_mlp_on_it():
 
 
 def test_without_edges_each_cell_is_by_itself():
-    layer, x = refinement(edges="none"), torch.rand(2, 6, 4, 3)
+    layer, x = refinement(kind=MLPControl), torch.rand(2, 6, 4, 3)
     shuffle = torch.randperm(12)
     shuffled = layer(x.flatten(2)[..., shuffle].reshape(x.shape))
     expected = layer(x).flatten(2)[..., shuffle].reshape(x.shape)
     torch.testing.assert_close(shuffled, expected)
-    layer = refinement(edges="both")  # and with edges it is not
+    layer = refinement()  # and with edges it is not
     shuffled = layer(x.flatten(2)[..., shuffle].reshape(x.shape))
     assert not torch.allclose(
         shuffled, layer(x).flatten(2)[..., shuffle].reshape(x.shape), atol=1e-3
@@ -200,11 +244,10 @@ def test_without_edges_each_cell_is_by_itself():
 
 
 def test_the_control_without_edges_is_as_large():
-    def size(**arguments):
-        layer = SpatialContextRefinement(320, **arguments)
-        return sum(p.numel() for p in layer.parameters())
+    def size(kind):
+        return sum(p.numel() for p in kind(320).parameters())
 
-    assert size(edges="none") == pytest.approx(size(), rel=0.01)
+    assert size(MLPControl) == pytest.approx(size(SpatialContextRefinement), rel=0.01)
 
 
 @pytest.mark.parametrize("arguments", VARIANTS)
@@ -231,14 +274,14 @@ def mirrored(relations, sectors):
     return order
 
 
-@pytest.mark.parametrize("displacement", ["bins", "bias"])
-def test_mirrored_map_and_mirrored_displacements_give_the_mirrored_result(displacement):
-    layer, x = refinement(displacement=displacement, nodes=9), torch.randn(2, 6, 5, 6)
+@pytest.mark.parametrize("kind", [SpatialContextRefinement, TwoBiases])
+def test_mirrored_map_and_mirrored_displacements_give_the_mirrored_result(kind):
+    layer, x = refinement(kind=kind, nodes=9), torch.randn(2, 6, 5, 6)
     y = layer(x)
     assert not torch.allclose(layer(x.flip(-1)), y.flip(-1), atol=1e-3)
     order = torch.tensor(mirrored(13, 4))  # nine spatial relations, then four of similarity
     for block in layer.blocks:
-        if displacement == "bias":
+        if kind is TwoBiases:
             block.bias.data = block.bias.data[:, order]
         else:
             weight = block.messages.weight.data.unflatten(1, (13, -1))
@@ -247,15 +290,17 @@ def test_mirrored_map_and_mirrored_displacements_give_the_mirrored_result(displa
 
 
 def test_undirected_edges_cannot_tell_a_map_from_its_mirror_image():
-    layer, x = refinement(displacement="none"), torch.randn(1, 6, 5, 6)
+    layer, x = refinement(rings=(9.0,), sectors=1), torch.randn(1, 6, 5, 6)
     torch.testing.assert_close(layer(x.flip(-1)), layer(x).flip(-1))
 
 
 def test_random_edges_depend_on_the_seed_alone():
     x = torch.rand(1, 6, 4, 4)
-    first = refinement(edges="random", seed=1)(x)
-    torch.testing.assert_close(first, refinement(edges="random", seed=1)(x))
-    assert not torch.allclose(first, refinement(edges="random", seed=2)(x))
+    first = refinement(kind=RandomEdges)(x)
+    torch.testing.assert_close(first, refinement(kind=RandomEdges)(x))
+    other = refinement(kind=RandomEdges)
+    other.seed = 2
+    assert not torch.allclose(first, other(x))
 
 
 def test_padding_changes_nothing():
@@ -271,9 +316,12 @@ def test_padding_changes_nothing():
 
 def test_similar_nodes_are_found_anew_or_kept():
     x = torch.randn(1, 6, 6, 6)
-    for rebuild in (True, False):
-        _, _, weights = refinement(rebuild=rebuild, start=0.5).trace(x)
-        assert torch.equal(weights[0][1], weights[1][1]) is not rebuild
+    for kind, kept in ((SpatialContextRefinement, False), (EdgesBuiltOnce, True)):
+        layer = refinement(kind=kind)
+        _, _, weights = layer.trace(x)
+        assert torch.equal(weights[0][1], weights[1][1]) is kept
+        _, _, others = layer.trace(x.flip(-1))  # another map has edges of its own
+        assert not torch.equal(weights[0][1], others[0][1])
 
 
 def test_works_under_autocast():
@@ -283,9 +331,9 @@ def test_works_under_autocast():
     torch.testing.assert_close(y, layer(x), atol=0.2, rtol=0.1)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"displacement": "bias", "attention": True}])
-def test_gradcheck(arguments):
-    layer = refinement(2, **{"width": 4, "blocks": 1, "rebuild": False, **arguments}).double()
+@pytest.mark.parametrize("kind", [SpatialContextRefinement, AttentionAndBias])
+def test_gradcheck(kind):
+    layer = refinement(2, kind=kind, width=4, blocks=1).double()
     x = torch.rand(1, 2, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, x)
 
@@ -293,10 +341,8 @@ def test_gradcheck(arguments):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SpatialContextRefinement(4, edges="all"), "expected edges one of both"),
-        (lambda: SpatialContextRefinement(4, displacement="x"), "displacement one of"),
-        (lambda: SpatialContextRefinement(4, select="x"), "select one of"),
-        (lambda: SpatialContextRefinement(4, width=6, heads=4), "heads divide"),
+        (lambda: BiasEdges(4, width=6), "heads divide"),
+        (lambda: SpatialContextRefinement(4, width=0), "width ≥ 1"),
         (lambda: SpatialContextRefinement(4, blocks=-1), "blocks ≥ 0"),
         (lambda: SpatialContextRefinement(4, rings=(4, 2))(torch.rand(1, 4, 3, 3)), "rising"),
         (lambda: SpatialContextRefinement(4, sectors=3)(torch.rand(1, 4, 3, 3)), "sectors 1, 4"),
@@ -314,9 +360,9 @@ def test_says_what_is_wrong(call, message):
         call()
 
 
-@pytest.mark.parametrize("arguments", [{}, {"attention": True, "heads": 2}, {"edges": "none"}])
-def test_contributions_of_the_neighbours_come_from_neighbours_alone(arguments):
-    layer, x = refinement(**arguments), torch.randn(1, 6, 4, 4)
+@pytest.mark.parametrize("kind", [SpatialContextRefinement, MLPControl])
+def test_contributions_of_the_neighbours_come_from_neighbours_alone(kind):
+    layer, x = refinement(kind=kind), torch.randn(1, 6, 4, 4)
     _, states, weights = layer.trace(x)
     block, held = layer.blocks[0], [w for w in weights[0] if w.shape[1]]
     strength = block.contributions(states[0], weights[0], node=5)

@@ -196,7 +196,7 @@ def test_a_box_holds_the_cells_whose_centre_it_holds():
         ({"seeds": [(-1, 3)]}, "points on the map"),
         ({"seeds": [(float("nan"), 3)]}, "finite"),
         ({"seeds": [(1, 2, 3)]}, "a point x, y"),
-        ({"negatives": [(1, 2)]}, "beside the negative"),
+        ({"negatives": [(1, 2)]}, "along with the negative"),
         ({"seeds": [(1, 2)], "negatives": [(3, 15)]}, "points on the map"),
         ({"box": (3, 3, 3, 9)}, "x0 < x1"),
         ({"box": (30, 3, 33, 9)}, "on the 20×14 cells"),
@@ -263,6 +263,18 @@ def test_whitening_in_its_limits():
     assert Whitener.fit(wide).matrix.shape == (20, 300)
 
 
+def test_a_query_is_whitened_half_way():
+    """z of the module: the variance λ of each direction becomes λ / (λ + ρ λ̄)^p, with p = ½."""
+    x = torch.randn(6, 12, 15, generator=torch.Generator().manual_seed(0))
+    x = x * torch.tensor([9.0, 5, 3, 2, 1, 0.5])[:, None, None]
+    cells = x.flatten(1).double()
+    variance = torch.linalg.eigvalsh(torch.cov(cells, correction=0))
+    expected = variance / (variance + 0.1 * variance.mean()) ** 0.5
+    matrix = prepare_query(x, box=(0, 0, 5, 5)).whitener.matrix.double()
+    spread = (matrix @ torch.cov(cells, correction=0) @ matrix.T).diagonal()
+    torch.testing.assert_close(spread.sort().values, expected.sort().values, rtol=1e-4, atol=1e-6)
+
+
 def photograph(box, size=(320, 224)):
     """Dark, with a bright rectangle."""
     pixels = np.full((size[1], size[0], 3), 40, dtype=np.uint8)
@@ -292,6 +304,20 @@ def test_each_region_in_pixels_keeps_to_itself_and_loses_its_specks():
     marked = Localization(tuple(Region(c, box_of(c), 1.0) for c in cells), heat, 1.0)
     found = on_photograph(marked, photograph((0, 0, 9, 9)), refine=False)
     assert [region.box for region in found] == [(32, 32, 128, 128), (192, 32, 288, 128)]
+
+
+def test_the_ring_of_cells_around_a_region_bounds_it_by_its_own_heat():
+    """A cell next to a region is not as surely outside as one farther away."""
+    heat = torch.full((5, 5), -1.0)
+    heat[1:4, 1:4] = 0.0
+    heat[2, 2] = 0.1
+    found = Localization((Region(heat > 0, (2, 2, 3, 3), 1.0),), heat, 1.0)
+    shown = on_photograph(found, Image.new("RGB", (50, 50)), refine=False)
+    x0, y0, x1, y1 = shown.regions[0].box
+    assert x1 - x0 >= 18 and y1 - y0 >= 18  # to where the ring's centres are
+    heat[0, :] = heat[:, 0] = 0.5  # what is farther away is another region's
+    other = on_photograph(found, Image.new("RGB", (50, 50)), refine=False)
+    assert other.regions[0].box == (x0, y0, x1, y1)
 
 
 def test_a_faint_region_is_shown_by_whole_cells():

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatial_retrieval.evaluate.folder import without_self
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import Matches, NeighbourLists, RerankContext, by_name, hypergraph
+from spatial_retrieval.rerank.order import without_self
 
 M = 40
 
@@ -93,7 +93,7 @@ class Anything:
 def test_propagation_walks_a_graph_without_the_query():
     vectors = database(2)
     ranking, context = everyone(vectors)
-    found = hypergraph(ranking, NeighbourLists(vectors, k=3), Anything(), own=context.own)
+    found = hypergraph(ranking, NeighbourLists(vectors, k=3, own=context.own), Anything())
     for q in (0, 17, M - 1):
         alone, seen = without(vectors, q)
         lists = NeighbourLists(seen.database, k=3)
@@ -102,14 +102,28 @@ def test_propagation_walks_a_graph_without_the_query():
     assert found != hypergraph(ranking, NeighbourLists(vectors, k=3), Anything())
 
 
+def test_hypergraph_by_name_walks_it_without_the_query_too():
+    vectors = database(2)
+    seen = {"neighbours": 3, "_verifiers": {"sift": Anything()}, "database_images": []}
+    ranking, context = everyone(vectors, query_images=[None] * M, **seen)
+    found = by_name("hypergraph")(ranking, context)
+    for q in (0, 17, M - 1):
+        expected = by_name("hypergraph")(*without(vectors, q, query_images=[None], **seen)).ids[0]
+        np.testing.assert_array_equal(found.ids[q], expected + (expected >= q))
+    leaking = RerankContext(queries=vectors, database=vectors, query_images=[None] * M, **seen)
+    assert found != by_name("hypergraph")(ranking, leaking)
+
+
 def test_a_table_needs_a_column_to_spare():
     table = np.array([[1, 2], [0, 2], [0, 1], [0, 1]])
     lists = NeighbourLists(np.eye(4), k=2, table=table)
     assert lists.of([0]) == [[1, 2]]
     with pytest.raises(ValueError, match="a neighbour table of 3 columns"):
-        lists.of([0], without=1)
-    assert NeighbourLists(np.eye(4), k=1, table=table).of([0, 3], without=0) == [[1], [1]]
-    assert NeighbourLists(np.eye(3), k=9, table=table[:3]).of([1], without=0) == [[2]]
+        NeighbourLists(np.eye(4), k=2, table=table, own=[1])
+    own = [9, 0]
+    lists = NeighbourLists(np.eye(4), k=1, table=table, own=own)
+    assert lists.of([0, 3], query=1) == [[1], [1]] and lists.of([3]) == [[0]]
+    assert NeighbourLists(np.eye(3), k=9, table=table[:3], own=own).of([1], query=1) == [[2]]
 
 
 def test_own_is_a_position_for_each_query():

@@ -19,7 +19,6 @@ from spatial_retrieval.metrics.pixel import (
     pixel_map,
     pixel_map_curve,
     pixel_scores,
-    pointing_accuracy,
 )
 from spatial_retrieval.metrics.revisited import revisited_scores
 
@@ -293,15 +292,6 @@ def test_mean_iou_counts_an_empty_hit_and_the_official_one_skips_easy_ones():
     assert mean_pair_iou(ious, truth, "M", rule="official") == pytest.approx((0.3 + 0.2) / 2)
     assert mean_pair_iou(ious, truth, "H") == pytest.approx((0 + 0.2) / 2)
     assert np.isnan(mean_pair_iou({}, _truth(1, ([], [], [0])), "M"))
-
-
-def test_pointing_counts_labelled_positives_and_a_missing_point_as_a_miss():
-    truth = _truth(4, ([0, 1], [2], [3]))
-    square = (_rectangle(2, 2, 5, 5), _rectangle(8, 8, 9, 9))
-    labels = {(0, 0): square, (0, 1): square, (0, 3): square}
-    assert pointing_accuracy({(0, 0): (3, 4)}, labels, truth, "M") == 0.5
-    assert pointing_accuracy({(0, 0): (8.5, 8.5), (0, 1): (7, 7)}, labels, truth, "M") == 0.5
-    assert np.isnan(pointing_accuracy({}, {}, truth, "M"))
 
 
 def test_pixel_scores_puts_boxes_and_masks_side_by_side():

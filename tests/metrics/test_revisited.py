@@ -18,10 +18,7 @@ from spatial_retrieval.datasets.revisited import (
     open_revisited,
 )
 from spatial_retrieval.metrics.revisited import (
-    average_precision,
     hit_kinds,
-    positive_ranks,
-    precision_at,
     protocol_split,
     revisited_scores,
 )
@@ -182,17 +179,6 @@ def test_precision_of_a_list_cut_at_k_is_that_of_the_whole_list(case, protocol):
     assert np.array_equal(list(whole.mp_at.values()), list(cut.mp_at.values()), equal_nan=True)
 
 
-def test_ap_by_hand():
-    # right, wrong, right: precision 1 → 1, then 1/2 → 2/3, each over half of the recall
-    assert average_precision([0, 2], 2) == pytest.approx((1 + (1 / 2 + 2 / 3) / 2) / 2)
-    assert average_precision([], 3) == 0
-
-
-def test_ignored_images_leave_before_ranks_are_counted():
-    assert positive_ranks([7, 3, 9, 5], [5, 3], [7]).tolist() == [0, 2]
-    assert positive_ranks([7, 3, 9, 5], [5, 3], [9, 7]).tolist() == [0, 1]
-
-
 def test_ignored_as_wrong_is_the_mistake_and_scores_lower():
     truth = _truth(3, ([1], [], [0]))
     assert revisited_scores([[0, 1, 2]], truth, "E").map == 1
@@ -210,12 +196,6 @@ def test_a_query_without_a_positive_is_nan_and_leaves_the_mean():
 def test_distractors_are_wrong_hits():
     truth = _truth(1, ([0], [], []))
     assert revisited_scores([[900_000, 0]], truth, "E").map == 0.25
-
-
-def test_precision_stops_at_the_last_positive():
-    assert precision_at([0, 1], 2, 10) == 1
-    assert precision_at([0, 3], 2, 10) == 0.5
-    assert precision_at([0], 2, 10) == 0.1  # the other one is beyond the end of the list
 
 
 def test_hits_are_named_by_their_list():
@@ -242,8 +222,6 @@ def test_a_ranking_is_scored_like_its_ids():
         (lambda t: revisited_scores([[0]], t, "easy"), "protocol E, M or H, got 'easy'"),
         (lambda t: revisited_scores([[0]], t, "M", ks=(0,)), r"at least 1, got \(0,\)"),
         (lambda t: revisited_scores([[0]], t, "M", ignored="kept"), "got 'kept'"),
-        (lambda t: average_precision([0, 1], 1), "got 1"),
-        (lambda t: average_precision([], 0), "got 0"),
     ],
 )
 def test_bad_calls_say_expected_and_got(call, message):

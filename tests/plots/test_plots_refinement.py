@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from refinement_variants import SimilarityEdgesOnly, SpatialEdgesOnly
 
+from spatial_retrieval.layers.controls import MLPControl
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.plots.refinement import (
     block_changes_figure,
@@ -19,9 +21,9 @@ def x():
     return torch.rand(1, 5, 6, 8, generator=torch.Generator().manual_seed(0))
 
 
-def layer(**arguments):
+def layer(kind=SpatialContextRefinement, **arguments):
     torch.manual_seed(0)
-    return SpatialContextRefinement(5, **{"nodes": 20, "width": 8, **arguments})
+    return kind(5, **{"nodes": 20, "width": 8, **arguments})
 
 
 def test_nodes_lie_on_the_centres_of_their_cells(x):
@@ -49,9 +51,9 @@ def test_reach_leaves_out_long_edges(x):
     assert 0 < len(short.x) < len(long.x)
 
 
-@pytest.mark.parametrize("edges", ["both", "spatial", "similarity"])
-def test_messages_come_from_neighbours_of_the_clicked_node(x, edges):
-    refine = layer(edges=edges)
+@pytest.mark.parametrize("kind", [SpatialContextRefinement, SpatialEdgesOnly, SimilarityEdgesOnly])
+def test_messages_come_from_neighbours_of_the_clicked_node(x, kind):
+    refine = layer(kind)
     fig = messages_figure(RGB, refine, x, node=7, block=1)
     weights = torch.cat([w[0, :, 7] > 0 for w in refine.trace(x)[2][1]])
     assert sum(len(trace.x) for trace in fig.data[1:-1]) == int(weights.sum())
@@ -60,7 +62,7 @@ def test_messages_come_from_neighbours_of_the_clicked_node(x, edges):
 
 
 def test_a_node_without_edges_hears_nothing(x):
-    assert len(messages_figure(RGB, layer(edges="none"), x, node=0).data) == 2
+    assert len(messages_figure(RGB, layer(MLPControl), x, node=0).data) == 2
 
 
 @pytest.mark.parametrize("sectors", [1, 4, 8])

@@ -18,13 +18,13 @@ class Store:
     """Only what a vector store promises."""
 
     def __init__(self, vectors):
-        self.vectors = vectors
+        self.kept = vectors
 
-    def reconstruct(self, ids):
-        return self.vectors[ids]
+    def vectors(self, ids):
+        return self.kept[ids]
 
     def search(self, queries, k):
-        return search(queries, self.vectors, min(k, len(self.vectors)))
+        return search(queries, self.kept, min(k, len(self.kept)))
 
 
 def unit(rng, *shape):
@@ -84,17 +84,15 @@ def test_augmented_vectors_equal_plain_loops_and_the_store_gives_the_same():
     rng = np.random.default_rng(3)
     database, queries = unit(rng, 25, 6), unit(rng, 2, 6)
     lists = NeighbourLists(database, k=3)
-    found = augment(database, [4, 9], neighbours=lists)
+    found = augment([4, 9], lists)
     for row, i in zip(found, (4, 9), strict=True):
-        friends = [j for j in np.argsort(-(database @ database[i])) if j != i][:3]
-        np.testing.assert_allclose(row, plain_aqe(database[i], database, friends, 3, 3), atol=1e-6)
+        near = [j for j in np.argsort(-(database @ database[i])) if j != i][:3]
+        np.testing.assert_allclose(row, plain_aqe(database[i], database, near, 3, 3), atol=1e-6)
     ranking = search(queries, database)
     store = Store(database)
-    by_store = dba_aqe(queries, store, ranking, neighbours=NeighbourLists(store, k=3))
-    assert by_store == dba_aqe(queries, database, ranking, neighbours=lists)
-    alone = dba_aqe(
-        queries, database, ranking, neighbours=NeighbourLists(database, k=3), n=0, alpha=500.0
-    )
+    by_store = dba_aqe(queries, ranking, NeighbourLists(store, k=3))
+    assert by_store == dba_aqe(queries, ranking, lists)
+    alone = dba_aqe(queries, ranking, NeighbourLists(database, k=3), n=0, alpha=500.0)
     np.testing.assert_array_equal(alone.ids, ranking.ids)
 
 
@@ -112,6 +110,17 @@ def test_nearest_equals_sorting_everything_in_blocks_of_any_size():
         nearest(database, ids, 0)
 
 
+@pytest.mark.parametrize("block", [5, 64, 1000])
+def test_of_equally_near_neighbours_the_first_in_the_database_come(block):
+    rng = np.random.default_rng(9)
+    database = unit(rng, 4, 8)[rng.integers(0, 4, 300)]  # four pictures, each many times
+    exact = np.round(database, 2)  # products without rounding noise
+    found = nearest(exact, np.array([7, 150]), 40, block=block)
+    for row, i in zip(found, (7, 150), strict=True):
+        order = np.argsort(-(exact @ exact[i]), kind="stable")
+        assert row.tolist() == [j for j in order[:41] if j != i][:40]
+
+
 def test_neighbour_lists_take_a_table_and_ask_once():
     rng = np.random.default_rng(5)
     database = unit(rng, 12, 4)
@@ -119,7 +128,7 @@ def test_neighbour_lists_take_a_table_and_ask_once():
     assert NeighbourLists(database, k=2, table=table).of([3]) == [table[3, :2].tolist()]
     lists = NeighbourLists(database, k=5)
     first = lists.of([3, 3, 8])
-    lists._database = None  # everything that is known is kept
+    lists.database = None  # everything that is known is kept
     assert lists.of([8, 3]) == [first[2], first[0]]
 
 
@@ -171,7 +180,7 @@ def test_a_planted_copy_of_the_query_comes_first(name):
     database, queries = unit(rng, 60, 32), unit(rng, 4, 32)
     database[[5, 15, 25, 35]] = queries
     ranking = search(queries, database)
-    ids = np.roll(ranking.ids, 1, axis=1)  # the first search puts it second
+    ids = np.roll(ranking.ids, 1, axis=1)  # the initial retrieval puts it second
     ranking = Ranking(ids, ranking.scores)
     found = by_name(name)(ranking, RerankContext(queries=queries, database=database))
     assert found.ids[:, 0].tolist() == [5, 15, 25, 35]

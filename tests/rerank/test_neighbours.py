@@ -53,6 +53,17 @@ def test_equals_plain_loops(n, k):
     assert found.ids[0].tolist() == plain_order(query, vectors, k, 0.3)
 
 
+def test_a_hit_is_not_one_of_its_own_neighbours_where_rows_are_not_quite_of_unit_length():
+    # saved rows may be 0.001 too long or short: to a short one, long ones are nearer than itself
+    turn = np.array([0.0, 0.002, -0.003, 1.0, 1.4])
+    vectors = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    vectors *= np.array([0.9992, 1.0008, 1.0007, 1.0, 1.0])[:, None]
+    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[0]
+    for k in (1, 2):
+        found = refine(vectors, k=k, beta=0.5)
+        np.testing.assert_allclose(found, plain_refine(vectors, k, 0.5), atol=1e-12)
+
+
 def test_without_weight_nothing_is_refined():
     vectors = unit(np.random.default_rng(1), 10, 4)
     np.testing.assert_allclose(refine(vectors, k=5, beta=0.0), vectors)

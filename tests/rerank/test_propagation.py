@@ -85,9 +85,12 @@ def test_regions_grow_by_union_when_an_image_is_reached_again():
         (1, 3): pairs(LEFT, LEFT),
         (2, 3): pairs(RIGHT, RIGHT),
         (3, 4): pairs(RIGHT, RIGHT),
+        (3, 5): pairs(LEFT, LEFT),
     }
-    assert walk(edges, {0: [1, 2], 1: [3], 2: [3], 3: [4]}) == [0, 1, 2, 3, 4]
-    assert walk(edges, {0: [1], 1: [3], 3: [4]}) == [0, 1, 3]
+    neighbours = {0: [1, 2], 1: [3], 2: [3], 3: [4, 5]}
+    assert walk(edges, neighbours) == [0, 1, 2, 3, 4, 5]  # neither the first nor the last alone
+    assert walk(edges, {**neighbours, 0: [1]}) == [0, 1, 3, 5]
+    assert walk(edges, {**neighbours, 0: [2]}) == [0, 2, 3, 4]
 
 
 def test_hops_allowed_images_and_missing_matches_limit_the_walk():

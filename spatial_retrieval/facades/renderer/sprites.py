@@ -10,8 +10,16 @@ __all__ = ["SPRITES", "Shape", "bush", "tree"]
 
 Shape = tuple[np.ndarray, Color]  # outline (K, 2) in metres, RGB
 
-_PAINTS = ((176, 44, 40), (44, 74, 122), (226, 224, 218), (58, 60, 64),
-           (60, 104, 84), (208, 168, 62), (150, 156, 160), (124, 62, 50))  # fmt: skip
+_PAINTS = (
+    (176, 44, 40),
+    (44, 74, 122),
+    (226, 224, 218),
+    (58, 60, 64),
+    (60, 104, 84),
+    (208, 168, 62),
+    (150, 156, 160),
+    (124, 62, 50),
+)
 _SKINS = ((238, 200, 172), (204, 152, 116), (142, 96, 68), (92, 62, 46))
 
 
@@ -58,15 +66,29 @@ def car(rng: np.random.Generator) -> list[Shape]:
     """A parked car from the side."""
     paint = _pick(rng, _PAINTS)
     flip = rng.choice([-1.0, 1.0])
-    body = [(-2.1, 0.35), (2.1, 0.35), (2.12, 0.72), (1.9, 0.88), (1.2, 0.95), (0.65, 1.42),
-            (-1.0, 1.45), (-1.75, 0.98), (-2.1, 0.9)]  # fmt: skip
+    body = [
+        (-2.1, 0.35),
+        (2.1, 0.35),
+        (2.12, 0.72),
+        (1.9, 0.88),
+        (1.2, 0.95),
+        (0.65, 1.42),
+        (-1.0, 1.45),
+        (-1.75, 0.98),
+        (-2.1, 0.9),
+    ]
     lower = [(-2.1, 0.35), (2.1, 0.35), (2.12, 0.6), (-2.1, 0.6)]
     front = [(0.1, 0.95), (1.0, 0.95), (0.58, 1.34), (0.1, 1.36)]
     back = [(-1.5, 0.97), (0.0, 0.95), (0.0, 1.36), (-0.95, 1.37)]
     lamp = _box(1.88, 0.66, 2.08, 0.8)
-    shapes: list[Shape] = [(_ellipse(0, 0.08, 2.25, 0.12), (46, 44, 44)), (np.array(body), paint),
-                           (np.array(lower), tone(paint, 0.72)), (np.array(front), (60, 72, 84)),
-                           (np.array(back), (52, 62, 74)), (lamp, (244, 232, 190))]  # fmt: skip
+    shapes: list[Shape] = [
+        (_ellipse(0, 0.08, 2.25, 0.12), (46, 44, 44)),
+        (np.array(body), paint),
+        (np.array(lower), tone(paint, 0.72)),
+        (np.array(front), (60, 72, 84)),
+        (np.array(back), (52, 62, 74)),
+        (lamp, (244, 232, 190)),
+    ]
     for x in (-1.32, 1.32):
         shapes += [
             (_ellipse(x, 0.33, 0.34, 0.33), (32, 32, 34)),
@@ -95,8 +117,11 @@ def person(rng: np.random.Generator) -> list[Shape]:
         shapes.append((np.array(leg), tone(legs, 0.9 + 0.1 * side)))
     torso = [(-0.2, 0.74), (0.2, 0.74), (0.25, 1.3), (0.13, 1.45), (-0.13, 1.45), (-0.25, 1.3)]
     arms = [(-0.25, 1.36), (-0.33, 0.86), (-0.22, 0.84), (-0.15, 1.3)]
-    shapes += [(np.array(torso), coat), (np.array(arms), tone(coat, 0.8)),
-               (np.array(arms) * (-1, 1), tone(coat, 0.9))]  # fmt: skip
+    shapes += [
+        (np.array(torso), coat),
+        (np.array(arms), tone(coat, 0.8)),
+        (np.array(arms) * (-1, 1), tone(coat, 0.9)),
+    ]
     hair = _pick(rng, ((48, 36, 30), (112, 78, 48), (196, 178, 150)))
     shapes += [(_ellipse(0, 1.63, 0.12, 0.145), hair), (_ellipse(0.015, 1.59, 0.1, 0.12), skin)]
     return [(outline * k, color) for outline, color in shapes]
@@ -112,8 +137,12 @@ def lamp(rng: np.random.Generator) -> list[Shape]:
     """A street lamp."""
     iron = (56, 60, 62)
     glass = [(-0.2, 4.75), (0.2, 4.75), (0.14, 4.3), (-0.14, 4.3)]
-    return [(_box(-0.12, 0, 0.12, 0.9), iron), (_box(-0.06, 0, 0.06, 4.3), tone(iron, 0.9)),
-            (np.array(glass), (250, 236, 190)), (_box(-0.26, 4.75, 0.26, 4.85), iron)]  # fmt: skip
+    return [
+        (_box(-0.12, 0, 0.12, 0.9), iron),
+        (_box(-0.06, 0, 0.06, 4.3), tone(iron, 0.9)),
+        (np.array(glass), (250, 236, 190)),
+        (_box(-0.26, 4.75, 0.26, 4.85), iron),
+    ]
 
 
 def sign(rng: np.random.Generator) -> list[Shape]:

@@ -1,10 +1,32 @@
-"""One loss over the descriptors of all processes, with the gradient that one process would have."""
+"""The processes of one run: who does what, and one loss over the descriptors of them all."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather_rows"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.utils import KwargsHandler
+
+__all__ = ["gather_rows", "processes"]
+
+
+def processes(*handlers: "KwargsHandler") -> "Accelerator":
+    """The processes of this run: this one alone, or those that ``accelerate launch`` started.
+
+    The others wait as long as it takes while one renders, which may be hours; what a process group
+    waits by default is minutes.
+
+    Args:
+        handlers: Accelerate's own options, such as ``DistributedDataParallelKwargs``.
+    """
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=2))
+    return Accelerator(kwargs_handlers=[patient, *handlers])
 
 
 class _Gather(torch.autograd.Function):
@@ -12,6 +34,7 @@ class _Gather(torch.autograd.Function):
 
     Every rank computes the whole loss. Its gradient with respect to the own rows, averaged over
     ranks as DistributedDataParallel does, would come out too small by the number of ranks.
+    (Accelerate gathers without gradients, and torch's own differentiable gather is deprecated.)
     """
 
     @staticmethod
