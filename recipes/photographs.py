@@ -62,9 +62,7 @@ def spatial_model(parts: str) -> RetrievalModel:
         Branch("stage4", SecondOrderPooling(112, weigh=TrustedRarity(112))),
         Branch(FINE, SecondOrderPooling(768, project=64)),
         Branch("stage5", SecondOrderPooling(320, project=64)),
-        Branch(
-            FINE, GeM(), context={"refinement": SpatialContextRefinement(768, nodes=98, width=64)}
-        ),
+        Branch(FINE, GeM(), context={"refinement": graph}),
     ]
     model = _model(branches)
     trained = {k: v for k, v in load_model(parts, device="cpu").head.state_dict().items()}
