@@ -9,9 +9,10 @@ import gradio as gr
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.components import said
 from spatial_retrieval.demo.queries import KeptQuery
-from spatial_retrieval.demo.service import RERANKERS, Service
+from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.uploads import Upload
 from spatial_retrieval.localize import THRESHOLD
+from spatial_retrieval.rerank import BASIC_NAMES
 
 __all__ = ["Endpoints", "add_endpoints"]
 
@@ -50,7 +51,7 @@ class Endpoints:
             "examples": [] if gallery is None else [example.label for example in gallery.examples],
             "photographs": 0 if gallery is None else len(gallery.names),
             "models": list(self._service.shelf.names),
-            "rerankers": list(RERANKERS),
+            "rerankers": list(BASIC_NAMES),
             "hits": limits.MAX_HITS,
             "bytes": limits.MAX_JSON_BYTES,
         }

@@ -4,18 +4,16 @@ Gradio reads a whole body before it asks for a password, opens any path that a p
 serves more routes than this page uses. All of that is settled here, before anything is parsed.
 """
 
-import asyncio
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.bodies import (
@@ -25,32 +23,18 @@ from spatial_retrieval.demo.bodies import (
     declared_length,
     read_body,
 )
+from spatial_retrieval.demo.messages import (
+    UploadMessages,
+    replayed,
+    with_headers,
+    without_faults,
+)
 from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.demo.visitor import visiting
 
-__all__ = ["HEADERS", "Guard"]
+__all__ = ["Guard"]
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'self'",
-            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # gradio evaluates js_on_load
-            "style-src 'self' 'unsafe-inline'",
-            "img-src 'self' data: blob:",
-            "font-src 'self' data:",
-            "connect-src 'self' data: blob:",
-            "worker-src 'self' blob:",
-            "object-src 'none'",
-            "base-uri 'self'",
-            "form-action 'self'",
-            "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
-        )
-    ),
-}
 _API = "/gradio_api/"
 _PAGES = re.compile(
     r"/(config|logout|theme\.css|favicon\.ico|manifest\.json|robots\.txt|login)?/?"
@@ -95,7 +79,7 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        answer = _with_headers(send)
+        answer = with_headers(send)
         try:
             visitor = (scope.get("client") or ("", 0))[0]
             with visiting(visitor):
@@ -117,7 +101,7 @@ class Guard:
         elif method == "POST" and path.rstrip("/") == "/login":
             self._check_login(visitor)
             body = await read_body(scope, receive, limit=4096, seconds=5)
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, replayed(body, receive), send)
         elif method == "POST" and path == f"{_API}upload":
             self._check_account(scope)
             await self._upload(scope, receive, send, visitor)
@@ -179,7 +163,7 @@ class Guard:
         session = value.get("session_hash")
         if session is not None:
             self._check_session(session)
-        await self._guarded(scope, _again(body, receive), _without_faults(send))
+        await self._guarded(scope, replayed(body, receive), without_faults(send))
 
     def _check_session(self, session: str) -> None:
         self._sessions.get_or(session, lambda: session)
@@ -215,7 +199,7 @@ class Guard:
         if uploads.waiting() + self._sending.total() + length > limits.MAX_ALL_UPLOADS:
             raise RefusedError(429, "busy: too many uploads; try again in a moment", unread=True)
         self._sending[visitor] += length
-        taken = _Upload(receive, send, length)
+        taken = UploadMessages(receive, send, length)
         scope = {**scope, "headers": [h for h in scope["headers"] if h[0] != b"accept-encoding"]}
         try:
             await self._guarded(scope, taken.receive, taken.send)
@@ -228,71 +212,3 @@ class Guard:
             raise RefusedError(408, "the upload was too slow", unread=True)
         uploads.note(taken.paths())
         await taken.finish()
-
-
-class _Upload:
-    """One upload: no longer than declared, not too slow, and its answer kept until it is noted."""
-
-    def __init__(self, receive: Receive, send: Send, length: int) -> None:
-        self.late = False
-        self._receive, self._send = receive, send
-        self._left = length
-        self._end = asyncio.get_running_loop().time() + 20 + length / 100_000
-        self._answer: list[Message] = []
-
-    async def receive(self) -> Message:
-        left = self._end - asyncio.get_running_loop().time()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.01, min(left, 15)))
-        except TimeoutError:
-            self.late = True
-            return {"type": "http.disconnect"}
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            return {"type": "http.disconnect"}
-        return message
-
-    async def send(self, message: Message) -> None:
-        self._answer.append(message)
-
-    def paths(self) -> list[str]:
-        if not self._answer or self._answer[0].get("status") != 200:
-            return []
-        return json.loads(b"".join(m.get("body", b"") for m in self._answer[1:]))
-
-    async def finish(self) -> None:
-        for message in self._answer:
-            if message.get("status") == 500:
-                raise RefusedError(400, "this is no upload that can be read")
-            await self._send(message)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that has been read, to be read again."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed
-
-
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-        await send(message)
-
-    return sent
-
-
-def _without_faults(send: Send) -> Send:
-    """Gradio reports what a call did wrong as a fault of the server; and a full queue."""
-    status = {500: 400, 503: 429}
-
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["status"] = status.get(message["status"], message["status"])
-        await send(message)
-
-    return sent

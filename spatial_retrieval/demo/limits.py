@@ -11,31 +11,31 @@ __all__ = [
     "MAX_JSON_BYTES",
     "MAX_JSON_MARKS",
     "MAX_PHOTOGRAPHS",
-    "MAX_PIXELS",
+    "MAX_WHOLE_PIXELS",
     "MAX_POINTS",
     "MAX_QUERIES",
     "MAX_SESSIONS",
-    "MAX_SIDE",
+    "LONGEST_SIDE",
     "MAX_UPLOAD_BYTES",
     "MAX_VISITOR_UPLOADS",
     "QUERIES_EACH",
     "SESSIONS_EACH",
     "SESSION_SECONDS",
     "UPLOAD_SECONDS",
-    "query_box",
+    "marked_box",
     "choice",
     "number",
-    "query_points",
+    "marked_points",
     "position",
     "whole",
 ]
 
 MAX_HITS = 48  # hits to one query
 MAX_POINTS = 24  # seeds on one query
-MAX_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
+LONGEST_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
 MAX_UPLOAD_BYTES = 15_000_000  # of one file
 MAX_JPEG_PIXELS = 40_000_000  # of a JPEG, which is decoded at a fraction of its size
-MAX_PIXELS = 16_000_000  # of a PNG or WebP, which is decoded whole
+MAX_WHOLE_PIXELS = 16_000_000  # of a PNG or WebP, which is decoded whole
 MAX_PHOTOGRAPHS = 60  # in one visitor's gallery
 MAX_SESSIONS = 12  # galleries of visitors kept at once
 SESSIONS_EACH = 2  # of one visitor
@@ -83,7 +83,7 @@ def position(value: Any, name: str, count: int) -> int:
     return whole(value, name, 0, count - 1)
 
 
-def query_box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+def marked_box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
     """A box in pixels, cut to an image of ``size`` (width, height); None or empty: no box."""
     if value is None or (isinstance(value, list | tuple) and not value):
         return None
@@ -100,7 +100,7 @@ def query_box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, f
     return cut
 
 
-def query_points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
+def marked_points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
     """Seeds (x, y, wanted) inside an image of ``size``, at most ``MAX_POINTS``."""
     if value is None:
         return []

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from spatial_retrieval.demo.visitor import current_visitor
 
-__all__ = ["BusyError", "Line"]
+__all__ = ["TurnError", "Line"]
 
 
-class BusyError(ValueError):
+class TurnError(ValueError):
     """There are too many before this visitor."""
 
 
@@ -41,7 +41,7 @@ class Line:
         """Wait for the turn and keep it for the block.
 
         Raises:
-            BusyError: if the line is full, or the turn does not come in time.
+            TurnError: if the line is full, or the turn does not come in time.
         """
         if self._working == threading.get_ident():
             yield
@@ -70,7 +70,7 @@ class Line:
         with self._changed:
             own = sum(name == visitor for _, name in self._waiting)
             if len(self._waiting) >= self._length or own >= self._each:
-                raise BusyError(f"busy: {len(self._waiting)} are waiting; try again in a moment")
+                raise TurnError(f"busy: {len(self._waiting)} are waiting; try again in a moment")
             self._waiting.append(mine)
             came = self._changed.wait_for(
                 lambda: self._working is None and self._waiting[0] is mine, self._seconds
@@ -78,7 +78,7 @@ class Line:
             self._waiting.remove(mine)
             if not came:
                 self._changed.notify_all()
-                raise BusyError("busy: another visitor's request takes long; try again in a moment")
+                raise TurnError("busy: another visitor's request takes long; try again in a moment")
             self._working = threading.get_ident()
 
     def _leave(self) -> None:

@@ -115,8 +115,8 @@ class Localizer:
         """The object's cells of a query, from marks in its pixels, or chosen without any."""
         layer = limits.choice(layer, "the layer", LAYERS)
         size = query.image.size
-        marks = limits.query_points(points, size)
-        cut: Box | None = limits.query_box(box, size)
+        marks = limits.marked_points(points, size)
+        cut: Box | None = limits.marked_box(box, size)
         query_map = self._maps.get_or(
             f"query/{query.gallery}/{query.key}/{model}/{layer}",
             lambda: self._describe(model, layer, [query.image])[0],

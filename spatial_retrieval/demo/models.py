@@ -29,7 +29,7 @@ TITLES = {
     "lite0-spatial-v1": "Spatial context, version 1",
 }
 
-Rows = list[tuple[str, np.ndarray]]  # names with their descriptors (D,)
+DescribedRows = list[tuple[str, np.ndarray]]  # names with their descriptors (D,)
 
 _FEATURES = 500  # photographs whose SIFT features are kept, a quarter of a megabyte each
 _LOG = logging.getLogger(__name__)
@@ -80,11 +80,11 @@ class Shelf:
                 self._searchers[key] = self._on_disk(gallery, name)
             return self._searchers[key]
 
-    def keep(self, gallery: Gallery, name: str, rows: Rows) -> None:
+    def keep(self, gallery: Gallery, name: str, rows: DescribedRows) -> None:
         """Keep a visitor's gallery that has been described."""
         self._private.put(f"{gallery.key}/{name}", self._in_memory(gallery, name, rows))
 
-    def rows(self, gallery: Gallery, name: str, few: slice = slice(None)) -> Rows:
+    def rows(self, gallery: Gallery, name: str, few: slice = slice(None)) -> DescribedRows:
         """Descriptors of a gallery's photographs, or of a few of them; unreadable ones left out."""
         names = gallery.names[few]
         result = describe_readable(self.model(name), [gallery.folder / n for n in names])
@@ -104,11 +104,12 @@ class Shelf:
         index = _kept_index(gallery, home, model, name)
         return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder, features=self._features)
 
-    def _in_memory(self, gallery: Gallery, name: str, rows: Rows) -> Searcher:
+    def _in_memory(self, gallery: Gallery, name: str, rows: DescribedRows) -> Searcher:
         if not rows:
             raise ValueError("none of these photographs can be read any more")
         names, descriptors = zip(*rows, strict=True)
-        index = DescriptorIndex.build(np.stack(descriptors), names)
+        info = {"model_hash": self.model(name).fingerprint()}
+        index = DescriptorIndex.build(np.stack(descriptors), names, info)
         features = FeatureCache(capacity=2 * len(names))  # goes with the gallery
         return Searcher(
             index, self.model(name), DEFAULT_SIZE, folder=gallery.folder, features=features

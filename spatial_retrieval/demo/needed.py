@@ -14,9 +14,9 @@ from spatial_retrieval.rerank.uncertainty import entropy
 from spatial_retrieval.rerank.verification import Matches
 from spatial_retrieval.searcher import Searcher
 
-__all__ = ["TRUSTED", "HitAgreement", "Verified", "agreement", "verified"]
+__all__ = ["TRUSTED_NATS", "HitAgreement", "Verified", "agreement", "verified"]
 
-TRUSTED = 1.0  # nats; above it the first hit is not to be trusted
+TRUSTED_NATS = 1.0  # nats; above it the first hit is not to be trusted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class HitAgreement:
     @property
     def needed(self) -> bool:
         """Whether the first hit is not to be trusted."""
-        return self.uncertainty > TRUSTED
+        return self.uncertainty > TRUSTED_NATS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,7 @@ def agreement(results: Results, searcher: Searcher, own: str | None = None) -> H
         own=None if without is None else np.array([without]),
     )
     groups = context.communities(_ranking(results.hits), top=len(ids))[0]
-    neighbours = dict(zip(ids, context.lists().of(np.array(ids), without=without), strict=True))
+    neighbours = dict(zip(ids, context.lists().of(ids, query=0), strict=True))
     spent = 1000 * (perf_counter() - start)
     return HitAgreement(
         uncertainty=entropy([len(group) for group in groups]),

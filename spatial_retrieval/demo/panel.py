@@ -175,8 +175,8 @@ class QueryPanel:
             points, box = (event_value(event, name) for name in ("points", "box"))
             size = self.shared.service.queries[query].image.size
             marks = {
-                "points": limits.query_points(points, size),
-                "box": limits.query_box(box, size),
+                "points": limits.marked_points(points, size),
+                "box": limits.marked_box(box, size),
             }
         except ValueError:
             return gr.skip()

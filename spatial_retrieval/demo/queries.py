@@ -14,7 +14,7 @@ from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.gallery import ExampleQuery, Gallery
 from spatial_retrieval.demo.line import Line
 from spatial_retrieval.demo.results import Results
-from spatial_retrieval.demo.sessions import decode
+from spatial_retrieval.demo.sessions import decode_upload
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.demo.uploads import Upload
 from spatial_retrieval.demo.visitor import current_visitor
@@ -35,7 +35,7 @@ class KeptQuery:
 
     Attributes:
         key: names it in later calls.
-        image: upright RGB of at most ``limits.MAX_SIDE`` pixels, in which boxes and points are.
+        image: upright RGB of at most ``limits.LONGEST_SIDE`` pixels, in which boxes and points are.
         label: what is said about it.
         gallery, name: the photograph it is, when it comes from a gallery.
         example: the example it is, if it is one.
@@ -101,7 +101,7 @@ class Queries:
             ImageError: if it is no readable photograph.
         """
         return self._keep(
-            lambda: decode(source) if isinstance(source, Upload) else load_image(source),
+            lambda: decode_upload(source) if isinstance(source, Upload) else load_image(source),
             KeptQuery("", label=label),
         )
 
@@ -132,7 +132,7 @@ class Queries:
     def _keep(self, decoded: Callable[[], Image.Image], known: KeptQuery) -> KeptQuery:
         with self._line.turn():
             start = perf_counter()
-            image = resize(decoded(), limits.MAX_SIDE)
+            image = resize(decoded(), limits.LONGEST_SIDE)
             milliseconds = (perf_counter() - start) * 1000
         about = f"{current_visitor()} {image.size} {known.gallery} {known.name} ".encode()
         key = hashlib.sha256(self._salt + about + image.tobytes()).hexdigest()[:32]
@@ -144,6 +144,6 @@ class Queries:
 def _own(path: Path, label: str) -> Image.Image:
     """A photograph of a gallery; where it lies is nobody's business."""
     try:
-        return load_image(path, draft=limits.MAX_SIDE)
+        return load_image(path, draft=limits.LONGEST_SIDE)
     except ImageError as error:
         raise ImageError(f"{label}: this photograph cannot be read any more") from error

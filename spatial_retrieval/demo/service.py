@@ -1,7 +1,6 @@
 """What the demo can do, without gradio: every value that comes in is checked here."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,11 @@ from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.sessions import Sessions
 from spatial_retrieval.demo.uploads import Upload, Uploads
 from spatial_retrieval.demo.workspace import Workspace
-from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.localize import THRESHOLD
-from spatial_retrieval.rerank import NAMES
-from spatial_retrieval.searcher import Hits, Searcher
+from spatial_retrieval.rerank import BASIC_NAMES
 
-__all__ = ["RERANKERS", "Service"]
+__all__ = ["Service"]
 
-# those with a network of their own would fetch its weights in the middle of a visit
-RERANKERS = tuple(name for name in NAMES if name not in ("verify-learned", "verify-aliked"))
 _FEW = 4  # photographs described in one turn
 
 
@@ -37,7 +32,7 @@ class Service:
     """Search and localization over one main gallery and visitors' own.
 
     Heavy steps are done one at a time, see :class:`~spatial_retrieval.demo.line.Line`; each of them
-    may raise :class:`~spatial_retrieval.demo.line.BusyError`.
+    may raise :class:`~spatial_retrieval.demo.line.TurnError`.
 
     Args:
         gallery: what the demo opens with; None: visitors bring their own photographs.
@@ -142,16 +137,13 @@ class Service:
             ValueError: if a value is out of bounds; the message says which.
         """
         asked, home, name = self.queries[query], self.gallery_of(gallery), self._model(model)
-        chosen = limits.choice(rerank, "the re-ranker", RERANKERS)
+        chosen = limits.choice(rerank, "the re-ranker", BASIC_NAMES)
         count = limits.whole(k, "the number of hits", 1, limits.MAX_HITS)
-        cut = limits.query_box(box, asked.image.size)
+        cut = limits.marked_box(box, asked.image.size)
         with self.line.turn():
             searcher = self.shelf.searcher(home, name)
-            found = _search_without(
-                asked.name_in(home),
-                searcher,
-                asked.image,
-                {"box": cut, "k": count, "rerank": chosen},
+            found = searcher.search(
+                asked.image, box=cut, k=count, rerank=chosen, exclude=asked.name_in(home)
             )
         hits = tuple(
             Hit(rank, hit, home.label(hit), score, number, asked.truth(hit))
@@ -240,9 +232,9 @@ class Service:
         """What the model does with a query around a point, and where it resembles a hit."""
         asked, hit = self.queries[results.query], results.hit(rank)
         size = asked.image.size
-        place = limits.query_points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
+        place = limits.marked_points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
         with self.line.turn():
-            other = tile(self.gallery_of(results.gallery).folder / hit.name, limits.MAX_SIDE)
+            other = tile(self.gallery_of(results.gallery).folder / hit.name, limits.LONGEST_SIDE)
             return look_inside(self.shelf.model(results.model), asked.image, other, place)
 
     def _model(self, name: Any) -> str:
@@ -252,24 +244,3 @@ class Service:
         """The first 20 hits to the same question, re-ranked as said."""
         asked = {"box": results.box, "model": results.model, "gallery": results.gallery}
         return self.search(results.query, rerank=rerank, k=20, **asked)
-
-
-def _search_without(
-    own: str | None, searcher: Searcher, image: Image.Image, asked: dict[str, Any]
-) -> Hits:
-    """Hits as a gallery without the photograph ``own`` gives them; ids are those of the whole."""
-    names = searcher.index.names
-    if own is not None and asked["rerank"] == "none":  # leaving it out afterwards is the same
-        found = searcher.search(image, **{**asked, "k": asked["k"] + 1})
-        rows = zip(found.names, found.scores, found.ids, strict=True)
-        left = tuple(zip(*[row for row in rows if row[0] != own][: asked["k"]], strict=True))
-        names, scores, ids = left or ((), (), ())
-        return replace(found, names=names, scores=scores, ids=ids)
-    kept = [i for i, name in enumerate(names) if name != own]
-    if len(kept) == len(names):
-        return searcher.search(image, **asked)
-    if not kept:
-        return replace(searcher.search(image, k=1), names=(), scores=(), ids=())
-    rows, left = searcher.index.descriptors[kept], [names[i] for i in kept]
-    found = replace(searcher, index=DescriptorIndex.build(rows, left)).search(image, **asked)
-    return replace(found, ids=tuple(kept[i] for i in found.ids))

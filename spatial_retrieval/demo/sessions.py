@@ -11,12 +11,12 @@ from PIL import Image
 
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.gallery import ExampleQuery, Gallery, jpeg
-from spatial_retrieval.demo.line import BusyError, Line
+from spatial_retrieval.demo.line import Line, TurnError
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.demo.uploads import Upload
 from spatial_retrieval.images import ImageError, load_image, resize
 
-__all__ = ["Sessions", "decode"]
+__all__ = ["Sessions", "decode_upload"]
 
 _WHY = {
     "time": "these photographs were deleted an hour after their last use; add them again",
@@ -116,9 +116,9 @@ class Sessions:
             name = f"{number:03d}.jpg"
             try:
                 with self._line.turn():
-                    image = resize(decode(upload), limits.MAX_SIDE)
+                    image = resize(decode_upload(upload), limits.LONGEST_SIDE)
                     (folder / name).write_bytes(jpeg(image, 90))
-            except BusyError:
+            except TurnError:
                 raise
             except ValueError as error:
                 failed[upload.name] = str(error)
@@ -131,8 +131,8 @@ class Sessions:
         self._dropped(gallery)
 
 
-def decode(upload: Upload) -> Image.Image:
-    """Decode one upload to upright RGB, not much larger than ``limits.MAX_SIDE``.
+def decode_upload(upload: Upload) -> Image.Image:
+    """Decode one upload to upright RGB, not much larger than ``limits.LONGEST_SIDE``.
 
     Raises:
         ImageError: naming the file as the visitor knows it.
@@ -143,9 +143,11 @@ def decode(upload: Upload) -> Image.Image:
             f"{upload.name}: more than the limit of {limits.MAX_UPLOAD_BYTES / 1e6:.0f} MB"
         )
     is_jpeg = data[:3] == b"\xff\xd8\xff"
-    most = limits.MAX_JPEG_PIXELS if is_jpeg else limits.MAX_PIXELS
+    if not is_jpeg and data[:8] != b"\x89PNG\r\n\x1a\n" and data[8:12] != b"WEBP":
+        raise ImageError(f"{upload.name}: expected a JPEG, PNG or WebP image")  # fewest decoders
+    most = limits.MAX_JPEG_PIXELS if is_jpeg else limits.MAX_WHOLE_PIXELS
     try:
-        return load_image(data, draft=limits.MAX_SIDE, max_pixels=most)
+        return load_image(data, draft=limits.LONGEST_SIDE, max_pixels=most)
     except ImageError as error:
         raise ImageError(str(error).replace("image:", f"{upload.name}:", 1)) from error
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import time
 
 import numpy as np
@@ -15,8 +16,9 @@ from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.gallery import frame, from_folder, from_index
 from spatial_retrieval.demo.inside import contributions, look_inside
 from spatial_retrieval.demo.line import Line
+from spatial_retrieval.demo.models import _agrees
 from spatial_retrieval.demo.results import Hit, Results, moves
-from spatial_retrieval.demo.service import RERANKERS, Service
+from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.sessions import Sessions
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.demo.uploads import Upload
@@ -26,6 +28,7 @@ from spatial_retrieval.images import ImageError
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.indexing import index_folder
 from spatial_retrieval.models import ModelConfig, build_model, fuse
+from spatial_retrieval.rerank import BASIC_NAMES
 
 
 def draw(seed, width, height):
@@ -69,6 +72,43 @@ def test_a_query_from_the_gallery_is_left_out_of_its_own_hits(service):
     assert list(results.milliseconds) == ["decode", "describe", "search"]
 
 
+@pytest.mark.parametrize("rerank", ["aqe", "dba+aqe", "superglobal", "hypergraph"])
+def test_a_query_from_the_gallery_ranks_as_in_a_gallery_without_it(
+    folder, tmp_path, monkeypatch, rerank
+):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder, tmp_path / "whole")
+    whole = Service(from_folder(tmp_path / "whole"), [], "lite0-gem")
+    query = whole.queries.open_example(2)
+    found = whole.search(query.key, rerank=rerank, k=7).hits
+    shutil.copytree(folder, tmp_path / "less")
+    (tmp_path / "less" / query.name).unlink()
+    less = Service(from_folder(tmp_path / "less"), [], "lite0-gem")
+    wanted = less.search(less.queries.open(query.image).key, rerank=rerank, k=7).hits
+    assert [hit.name for hit in found] == [hit.name for hit in wanted]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted], abs=1e-5)
+
+
+def test_local_features_are_extracted_once_a_photograph(service):
+    query = service.queries.open_example(0)
+    results = service.search(query.key, k=7)
+    service.verified(results)
+    features = service.shelf.searcher(service.gallery, "lite0-gem").features
+    spent = features.seconds
+    service.verified(results)
+    service.search(query.key, rerank="verify")
+    assert features.seconds == spent > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU")
+def test_looking_inside_keeps_to_one_device(folder):
+    layers = (("smoothing", {"kernel_size": 3}), ("refinement", {"nodes": 8, "width": 16}))
+    model = build_model(ModelConfig(context=layers)).cuda()
+    found = look_inside(model, draw(0, 160, 128), folder / "place0" / "view 0.jpg", (9, 9))
+    assert found.node is not None
+    assert found.smoothing.kernel(found.inputs["smoothing"]).a.device.type == "cpu"
+
+
 def test_an_uploaded_copy_is_found_first_however_it_is_rotated(service):
     upright = draw(3, 160, 128)
     buffer = io.BytesIO()
@@ -88,7 +128,7 @@ def test_a_box_asks_for_that_part(service):
     assert part.hits[0].score != whole.hits[0].score
 
 
-@pytest.mark.parametrize("name", [n for n in RERANKERS if n != "verify-cells"])
+@pytest.mark.parametrize("name", [n for n in BASIC_NAMES if n != "verify-cells"])
 def test_every_reranker_answers_with_the_same_photographs(service, name):
     query = service.queries.open(Upload("a.jpg", photograph(2)))
     results = service.search(query.key, rerank=name, k=8)
@@ -125,24 +165,24 @@ def test_an_index_made_beforehand_is_a_gallery(folder, tmp_path, gem_model):
         from_index(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("harm", ["other rows", "no manifest any more"])
-def test_a_kept_index_that_cannot_be_trusted_is_made_anew(
-    folder, tmp_path, monkeypatch, caplog, harm
-):
+def test_a_kept_index_that_cannot_be_trusted_is_made_anew(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
     gallery = from_folder(folder)
     Service(gallery, [], "lite0-gem").warm()
     (manifest,) = tmp_path.glob("demo/*/manifest.json")
-    if harm == "other rows":
-        index = DescriptorIndex.load(manifest.parent)
-        DescriptorIndex.build(-index.descriptors, index.names, index.info).save(manifest.parent)
-    else:
-        manifest.write_text("{}")
+    manifest.write_text("{}")
     made = Service(gallery, [], "lite0-gem")
     made.warm()
     assert "describing the photographs again" in caplog.text
     best = made.search(made.queries.open(Image.open(folder / gallery.names[3])).key).hits[0]
     assert best.name == gallery.names[3] and best.score > 0.99
+
+
+def test_other_rows_than_the_model_gives_are_noticed(service, folder):
+    searcher = service.shelf.searcher(service.gallery, "lite0-gem")
+    assert _agrees(searcher.index, folder, searcher.model)
+    other = DescriptorIndex.build(-np.asarray(searcher.index.descriptors), searcher.index.names)
+    assert not _agrees(other, folder, searcher.model)
 
 
 def test_without_a_gallery_the_service_says_what_to_do():
@@ -218,9 +258,7 @@ def test_uploads_are_checked(service):
 def test_own_photographs_are_searched_privately_and_deleted(service):
     uploads = [Upload(f"mine {i}.jpg", photograph(20 + i, quality=95)) for i in range(4)]
     gallery, failed = service.add_photographs([*uploads, Upload("bad.jpg", b"no")])
-    assert failed == {
-        "bad.jpg": "bad.jpg: expected a JPEG, PNG or WebP image, got another kind of file"
-    }
+    assert failed == {"bad.jpg": "bad.jpg: expected a JPEG, PNG or WebP image"}
     query = service.queries.open(Upload("again.png", photograph(22, "PNG")))
     best = service.search(query.key, gallery=gallery.key).hits[0]
     assert best.label == "mine 2.jpg"

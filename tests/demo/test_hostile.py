@@ -19,7 +19,7 @@ from PIL import Image
 
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.gallery import from_folder
-from spatial_retrieval.demo.line import BusyError, Line
+from spatial_retrieval.demo.line import Line, TurnError
 from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.store import Store
 from spatial_retrieval.demo.uploads import Upload, Uploads
@@ -209,13 +209,13 @@ def test_a_visitor_cannot_fill_the_disk(site, monkeypatch):
 
 
 def test_a_slow_upload_is_cut_off():
-    from spatial_retrieval.demo.guard import _Upload
+    from spatial_retrieval.demo.messages import UploadMessages
 
     async def never():
         await asyncio.sleep(60)
 
     async def cut():
-        upload = _Upload(never, None, 100)
+        upload = UploadMessages(never, None, 100)
         upload._end = asyncio.get_running_loop().time() + 0.05
         return await upload.receive(), upload.late
 
@@ -223,13 +223,13 @@ def test_a_slow_upload_is_cut_off():
 
 
 def test_an_upload_longer_than_declared_is_cut_off():
-    from spatial_retrieval.demo.guard import _Upload
+    from spatial_retrieval.demo.messages import UploadMessages
 
     async def more():
         return {"type": "http.request", "body": bytes(60), "more_body": True}
 
     async def cut():
-        upload = _Upload(more, None, 100)
+        upload = UploadMessages(more, None, 100)
         return [(await upload.receive())["type"] for _ in range(2)]
 
     assert asyncio.run(cut()) == ["http.request", "http.disconnect"]
@@ -248,7 +248,7 @@ def test_one_step_at_a_time_and_a_sentence_when_the_line_is_full(service):
     worker.start()
     begun.wait(10)
     start = time.monotonic()
-    with pytest.raises(BusyError, match="takes long; try again in a moment"):
+    with pytest.raises(TurnError, match="takes long; try again in a moment"):
         service.queries.open_example(0)
     assert time.monotonic() - start < 5
     waiting = [threading.Thread(target=_quietly, args=(service, name)) for name in ("ada", "bob")]
@@ -257,7 +257,7 @@ def test_one_step_at_a_time_and_a_sentence_when_the_line_is_full(service):
         thread.start()
     while len(service.line._waiting) < 2:
         time.sleep(0.01)
-    with visiting("eve"), pytest.raises(BusyError, match="2 are waiting"):
+    with visiting("eve"), pytest.raises(TurnError, match="2 are waiting"):
         service.queries.open_example(0)
     end.set()
     for thread in (worker, *waiting):
@@ -278,7 +278,7 @@ def test_one_visitor_has_only_a_part_of_the_line():
         waiting.start()
         while not line._waiting:
             time.sleep(0.01)
-        with pytest.raises(BusyError, match="busy"), line.turn():
+        with pytest.raises(TurnError, match="busy"), line.turn():
             pass
     line._leave()
     waiting.join(10)

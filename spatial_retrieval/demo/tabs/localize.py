@@ -203,7 +203,7 @@ class LocalizeTab:
 
     def _marked(self, query: Any, marks: dict, point: list) -> tuple:
         kept = self.shared.service.queries[query]
-        points = limits.query_points([*marks["points"], point], kept.image.size)
+        points = limits.marked_points([*marks["points"], point], kept.image.size)
         new = {**marks, "points": points, "stamp": marks["stamp"] + 1}
         drawn = query_html(kept, self.shared.service, points=points, box=marks["box"])
         return new, drawn

@@ -7,7 +7,7 @@ import gradio as gr
 
 from spatial_retrieval.demo import html
 from spatial_retrieval.demo.components import said
-from spatial_retrieval.demo.needed import TRUSTED, HitAgreement, Verified
+from spatial_retrieval.demo.needed import TRUSTED_NATS, HitAgreement, Verified
 from spatial_retrieval.demo.results import Results, moves
 from spatial_retrieval.demo.tabs.shared import (
     HEAVY,
@@ -109,7 +109,7 @@ def _verdict(found: HitAgreement) -> str:
     verdict = "re-ranking is worth a try" if found.needed else "re-ranking is not needed"
     text = (
         f"By this measure {verdict}: the first {len(found.ranks)} hits form {formed}, "
-        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). It took "
+        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED_NATS:g}, look closer). It took "
         f"{spent:.1f} ms. It cannot tell when all agree on the wrong thing, such as a twin."
     )
     return html.note(text, "warning" if found.needed else "good")

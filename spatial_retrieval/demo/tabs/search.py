@@ -9,8 +9,8 @@ import gradio as gr
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, event_value, said
 from spatial_retrieval.demo.results import Results, moves
-from spatial_retrieval.demo.service import RERANKERS
 from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, hit_cards, show
+from spatial_retrieval.rerank import BASIC_NAMES
 
 __all__ = ["SearchTab"]
 
@@ -88,7 +88,7 @@ class SearchTab:
     def _settings(self) -> None:
         service = self.shared.service
         models = [(service.shelf.title(name), name) for name in service.shelf.names]
-        rerankers = [(_TITLES.get(name, name), name) for name in RERANKERS]
+        rerankers = [(_TITLES.get(name, name), name) for name in BASIC_NAMES]
         with gr.Row():
             self.model = gr.Dropdown(
                 models,
