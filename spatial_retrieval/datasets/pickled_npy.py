@@ -73,6 +73,11 @@ class _Array:
         if fortran and len(self.shape) > 1:
             self.shape = ("fortran", *self.shape)
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What it holds, for the reader that counts it."""
+        return (self.items,)
+
     def numbers(self) -> np.ndarray:
         if self.dtype.code == "O":
             return _object_array(self.items)
