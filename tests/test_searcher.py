@@ -106,8 +106,14 @@ def twice(gem_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(root / "cache"))
         for kind in ("with", "without"):
-            options = {"model_name": "lite0-gem", "size": 128, "progress": False}
-            index_folder(root / kind, root / f"{kind}-index", gem_model, **options)
+            index_folder(
+                root / kind,
+                root / f"{kind}-index",
+                gem_model,
+                model_name="lite0-gem",
+                options=IndexOptions(size=128),
+                progress=False,
+            )
         return open_index(root / "with-index"), open_index(root / "without-index")
 
 
