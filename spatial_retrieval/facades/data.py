@@ -218,7 +218,6 @@ def _read_record(folder: Path, landmark: int) -> dict[str, Any]:
 
 
 def _read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """What is known of the landmarks; nothing if the manifest isn't there or is damaged."""
     try:
         records = read_json(folder / "manifest.json")["landmarks"]
         _all_there(folder, records)
