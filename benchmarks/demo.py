@@ -54,10 +54,10 @@ def service_times(rounds):
     searches = timed(lambda i: service.search(service.queries.open_example(i % count).key), rounds)
     results = service.search(service.queries.open_example(0).key)
     width, height = service.queries[results.query].image.size
-    service.locate(results)  # the hits' maps are kept from here on
+    service.localize(results)  # the hits' maps are kept from here on
 
     def click(i):
-        service.locate(results, points=[(width * (0.3 + 0.02 * i), height * 0.5, True)])
+        service.localize(results, points=[(width * (0.3 + 0.02 * i), height * 0.5, True)])
 
     return [
         ("service: example → 12 hits", searches, None),
@@ -123,8 +123,10 @@ def crowd(url, pid):
     outcomes = flood(client, 40, 40)
     answered = sum(outcome == "served" for outcome in outcomes)
     busy = sum("queue" in outcome.lower() for outcome in outcomes)
-    print(f"\n40 clients at once: {answered} answered, {busy} told that the queue is full, "
-          f"{40 - answered - busy} failed")  # fmt: skip
+    print(
+        f"\n40 clients at once: {answered} answered, {busy} told that the queue is full, "
+        f"{40 - answered - busy} failed"
+    )
     flood(client, 50, 5)
     before = memory(pid)
     outcomes = flood(client, 500, 5)
@@ -165,8 +167,9 @@ def start(port):
     begun = time.perf_counter()
     app = subprocess.Popen(
         [sys.executable, str(APP), "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     opener = build_opener(ProxyHandler({}))
     while app.poll() is None:
         try:

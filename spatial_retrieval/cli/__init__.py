@@ -20,6 +20,7 @@ _COMMAND_MODULES = (
     "data",
     "localize",
     "train",
+    "whiten",
     "models",
     "demo",
 )
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
+        _choose_weights(args)
         args.run(args)
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
@@ -52,6 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("spatial-retrieval: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _choose_weights(args: argparse.Namespace) -> None:
+    """``--weights random`` of ``timm:NAME`` is the model ``timm-random:NAME``."""
+    if getattr(args, "weights", "pretrained") == "pretrained":
+        return
+    if not (args.model or "").startswith("timm:"):
+        raise CallError(f"--weights random: expected --model timm:NAME, got {args.model!r}")
+    args.model = args.model.replace("timm:", "timm-random:", 1)
 
 
 def _parser() -> argparse.ArgumentParser:

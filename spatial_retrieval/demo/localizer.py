@@ -1,9 +1,7 @@
-"""Where in each hit is the thing that was meant: feature maps kept, marks carried over."""
+"""Localization in hits: feature maps kept, marks carried over from the query."""
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from time import perf_counter
@@ -14,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from spatial_retrieval.demo import limits
-from spatial_retrieval.demo.gallery import Gallery
+from spatial_retrieval.demo.gallery import Gallery, tile
+from spatial_retrieval.demo.line import Line
 from spatial_retrieval.demo.models import Shelf
+from spatial_retrieval.demo.queries import KeptQuery
 from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.store import Store
-from spatial_retrieval.features.extraction import feature_maps
-from spatial_retrieval.images import Box, ImageSource
+from spatial_retrieval.features.extraction import DEFAULT_SIZE, feature_maps
+from spatial_retrieval.images import Box
 from spatial_retrieval.localize import (
     THRESHOLD,
     Localization,
@@ -29,16 +29,16 @@ from spatial_retrieval.localize import (
 )
 from spatial_retrieval.localize import Query as Prepared
 
-__all__ = ["LAYERS", "Found", "Locator", "Places", "strongest"]
+__all__ = ["LAYERS", "LocalizedHit", "Localizer", "LocalizedHits", "strongest"]
 
-LAYERS = ("fine", "own")  # a fine layer of the backbone; the map that the descriptor pools
+LAYERS = ("fine", "pooled")  # a fine layer of the backbone; the map that the descriptor pools
 _MAPS = 260  # kept at once, half a megabyte each
 _AHEAD = 2  # photographs between two looks at whether somebody waits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """What was found in one hit.
+class LocalizedHit:
+    """The regions found in one hit.
 
     Attributes:
         rank, name, label: of the hit.
@@ -84,59 +84,52 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class LocalizedHits:
     """What was found in all hits, and the time of each stage in milliseconds."""
 
-    found: tuple[Found, ...]
+    found: tuple[LocalizedHit, ...]
     milliseconds: dict[str, float]
 
 
-class Locator:
-    """Looks for the marked part of a query in hits.
+class Localizer:
+    """Finds the marked part of a query in hits.
 
     Args:
         shelf: the models.
+        line: what is made ahead waits until nobody stands there.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, line: Line) -> None:
         self._shelf = shelf
+        self._line = line
         self._maps: Store[Tensor] = Store(_MAPS)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="maps")
-        self._making = threading.Lock()
         self._asked = 0  # rises with each request; what is made ahead for an older one stops
-
-    @contextmanager
-    def first(self) -> Iterator[None]:
-        """The processor is for this request: nothing is made ahead meanwhile."""
-        self._asked += 1
-        with self._making:
-            yield
 
     def prefetch(self, results: Results, gallery: Gallery, layer: str = "fine") -> Future:
         """Make the hits' maps in the background, until somebody asks for something else."""
         self._asked += 1
         return self._worker.submit(self._make_ahead, self._asked, results, gallery, layer)
 
-    def prepare(
-        self, key: str, image: Image.Image, model: str, layer: Any, points: Any, box: Any
-    ) -> Prepared:
+    def prepare(self, query: KeptQuery, model: str, layer: Any, points: Any, box: Any) -> Prepared:
         """The object's cells of a query, from marks in its pixels, or chosen without any."""
         layer = limits.choice(layer, "the layer", LAYERS)
-        marks = limits.points(points, image.size)
-        cut: Box | None = limits.box(box, image.size)
+        size = query.image.size
+        marks = limits.marked_points(points, size)
+        cut: Box | None = limits.marked_box(box, size)
         query_map = self._maps.get_or(
-            f"{model}/{layer}/query/{key}",
-            lambda: self._describe(model, layer, [image])[0],
+            f"query/{query.gallery}/{query.key}/{model}/{layer}",
+            lambda: self._describe(model, layer, [query.image])[0],
         )
         return prepare_photograph(
             query_map,
-            image.size,
+            size,
             points=[(x, y) for x, y, wanted in marks if wanted],
             negatives=[(x, y) for x, y, wanted in marks if not wanted],
             box=cut,
         )
 
-    def locate(
+    def localize(
         self,
         prepared: Prepared,
         results: Results,
@@ -145,29 +138,39 @@ class Locator:
         *,
         layer: str,
         threshold: Any = THRESHOLD,
-    ) -> Places:
+    ) -> LocalizedHits:
         """Find a prepared query in the hits, whose pictures give the size of the masks."""
         lowest = limits.number(threshold, "the threshold", 0, 1)
         start = perf_counter()
-        with self.first():
-            maps = self._maps_of(results, results.hits, gallery, layer)
+        maps = self._maps_of(results, results.hits, gallery, layer)
         described = perf_counter()
         photographs = [Image.open(BytesIO(picture)).convert("RGB") for picture in pictures]
         found = find_in_photographs(prepared, maps, photographs, threshold=lowest)
         done = tuple(
-            Found(hit.rank, hit.name, hit.label, photograph.size, result,
-                  tuple(tuple(region.polygons()) for region in result.regions))
+            LocalizedHit(
+                hit.rank,
+                hit.name,
+                hit.label,
+                photograph.size,
+                result,
+                tuple(tuple(region.polygons()) for region in result.regions),
+            )
             for hit, photograph, result in zip(results.hits, photographs, found, strict=True)
-        )  # fmt: skip
+        )
         end = perf_counter()
-        return Places(
+        return LocalizedHits(
             done, {"maps": 1000 * (described - start), "localize": 1000 * (end - described)}
         )
 
+    def forget(self, gallery: str) -> None:
+        """Forget the maps of a gallery's photographs and of queries that are among them."""
+        starts = f"hit/{gallery}/", f"query/{gallery}/"
+        self._maps.drop_where(lambda key, value: key.startswith(starts))
+
     def _make_ahead(self, asked: int, results: Results, gallery: Gallery, layer: str) -> None:
         for start in range(0, len(results.hits), _AHEAD):
-            with self._making:
-                if asked != self._asked:
+            with self._line.spare() as free:
+                if not free or asked != self._asked or not gallery.folder.is_dir():
                     return
                 few = results.hits[start : start + _AHEAD]
                 self._maps_of(results, few, gallery, layer)
@@ -177,18 +180,18 @@ class Locator:
     ) -> list[Tensor]:
         """Hits' feature maps; those not kept any more are made again."""
         model = results.model
-        keys = [f"{model}/{layer}/{gallery.key}/{hit.name}" for hit in hits]
+        keys = [f"hit/{gallery.key}/{hit.name}/{model}/{layer}" for hit in hits]
         known = {key: self._maps.get(key) for key in keys}
         missing = [i for i, key in enumerate(keys) if known[key] is None]
         if missing:
-            files = [gallery.folder / hits[i].name for i in missing]
-            made = self._describe(model, layer, files)
+            images = [tile(gallery.folder / hits[i].name, DEFAULT_SIZE) for i in missing]
+            made = self._describe(model, layer, images)
             for i, values in zip(missing, made, strict=True):
                 known[keys[i]] = values
                 self._maps.put(keys[i], values)
         return [known[key] for key in keys]
 
-    def _describe(self, model: str, layer: str, images: Sequence[ImageSource]) -> list[Tensor]:
+    def _describe(self, model: str, layer: str, images: Sequence[Image.Image]) -> list[Tensor]:
         loaded = self._shelf.model(model)
         name = fine_layer(loaded.backbone) if layer == "fine" else None
         return feature_maps(loaded, images, layer=name)
