@@ -9,6 +9,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from spatial_retrieval.files import printable
+
 __all__ = ["CallError", "main"]
 
 _COMMAND_MODULES = (
@@ -30,6 +32,9 @@ class CallError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
     try:
@@ -40,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"spatial-retrieval: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, CallError) else 1
+    except MemoryError:
+        if args.debug:
+            raise
+        print("spatial-retrieval: out of memory", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("spatial-retrieval: interrupted", file=sys.stderr)
         return 1
@@ -68,4 +78,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
