@@ -233,9 +233,7 @@ def _read_config(path: Path) -> None:
 
 
 def _checkpoints(mark: str) -> list[bytes]:
-    from safetensors.numpy import save
-
-    return [save({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float16)})]
+    return [_models(mark)[0][1]]
 
 
 def _read_checkpoint(path: Path) -> None:
