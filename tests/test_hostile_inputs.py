@@ -28,7 +28,7 @@ def test_damaged_inputs_are_read_or_refused(kind, tmp_path):
     assert any(found) or kind == "exif"  # a damaged EXIF block refuses no photograph
 
 
-@pytest.mark.parametrize("kind", ["image", "pickle", "npy", "index", "shard", "archive", "labels"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_sound_examples_are_read(kind, tmp_path):
     for data in KINDS[kind].seeds("")[:1]:
         assert read_input(kind, data, tmp_path) == ("", False)
