@@ -1,6 +1,6 @@
 """A folder of photographs → an index on disk: incremental, resumable, bad files set aside."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -16,7 +16,14 @@ from spatial_retrieval.features.store import Blocks
 from spatial_retrieval.files import remove_leftovers
 from spatial_retrieval.images import DECODING_VERSION
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.index.disk import Contents, add_segment, commit, read_index, selected
+from spatial_retrieval.index.disk import (
+    Contents,
+    add_segment,
+    commit,
+    positions_after,
+    read_index,
+    selected,
+)
 from spatial_retrieval.locks import one_writer
 from spatial_retrieval.models import RetrievalModel
 
@@ -194,7 +201,8 @@ def _describe(
 ) -> tuple[dict[str, Known], IndexReport]:
     """What is known of the pending files, after describing this part's chunks of them."""
     i, n = plan.options.part
-    chunks = list(_chunks(plan.pending))[i::n]
+    starts = range(0, len(plan.pending), _CHUNK)
+    chunks = [plan.pending[start : start + _CHUNK] for start in starts][i::n]
     found: dict[str, Known] = {}
     described = 0
     with tqdm(total=sum(map(len, chunks)), disable=not progress, unit="image") as bar:
@@ -238,18 +246,4 @@ def _updated(plan: _Plan, target: Path, found: Mapping[str, Known]) -> Contents:
         dim = len(next(iter(new.values())).row)
         rows = Blocks(np.float32, (len(new), dim), row_blocks(new.values()))
         segments.append(add_segment(target, rows, list(new), [plan.stamps[n] for n in new]))
-    return selected(segments, _positions(old, stays, len(new)), plan.info, aside)
-
-
-def _positions(old: Contents | None, stays: Sequence[bool], new: int) -> np.ndarray:
-    """Positions among all rows of the segments: those of the old index that stay, then new ones."""
-    if old is None:
-        return np.arange(new)
-    total = sum(len(segment.arrays["rows"]) for segment in old.segments)
-    before = np.arange(total) if old.rows.chosen is None else old.rows.chosen
-    return np.concatenate([before[np.array(stays, bool)], np.arange(total, total + new)])
-
-
-def _chunks(names: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield list(names[start : start + _CHUNK])
+    return selected(segments, positions_after(old, stays, len(new)), plan.info, aside)

@@ -168,7 +168,7 @@ def test_parts_run_alone_and_joined_equal_the_single_run(run, monkeypatch, tmp_p
     (photographs / "note.jpg").write_text("not a photograph")
     whole = run(target="whole")
     first, second = (run(target="parts", part=(i, 2)) for i in (0, 1))
-    assert first.index is None and first.described + second.described == 6
+    assert first.index is None and first.described == second.described == 3
     assert not (tmp_path / "parts" / "manifest.json").exists()
     joined = run(target="parts")
     assert joined.described == 0 and joined.failed == whole.failed
@@ -239,6 +239,19 @@ def test_a_reason_that_may_pass_is_tried_again(run, photographs, monkeypatch):
     monkeypatch.setattr(extraction, "load_image", load)
     again = run()
     assert again.described == 1 and not again.failed and len(again.index) == 6
+
+
+def test_a_file_that_cannot_be_looked_at_is_tried_each_time(run, photographs, monkeypatch):
+    (photographs / "loop.jpg").symlink_to(photographs / "nowhere.jpg")
+    assert list(run().failed) == ["loop.jpg"]
+    tried = []
+    describe = described.describe_readable
+    monkeypatch.setattr(
+        described,
+        "describe_readable",
+        lambda model, images, **options: tried.extend(images) or describe(model, images, **options),
+    )
+    assert list(run().failed) == ["loop.jpg"] and [path.name for path in tried] == ["loop.jpg"]
 
 
 def test_whatever_one_file_does_the_others_go_on(run, photographs, monkeypatch):

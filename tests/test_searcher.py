@@ -143,7 +143,7 @@ def test_only_a_photograph_of_the_database_can_be_excluded(searcher):
 
 def test_a_database_of_the_query_alone_has_no_hits(twice):
     full, _ = twice
-    one = replace(full, index=type(full.index)(full.index.descriptors[:1], ("00.png",)))
+    one = replace(full, index=full.index.build(full.index.descriptors[:1], ("00.png",)))
     found = one.search(full.folder / "00.png", rerank="hypergraph", exclude="00.png")
     assert found.names == ()
 

@@ -73,7 +73,15 @@ def _add_search(subparsers: Any) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say how photographs are described."""
-    parser.add_argument("--model", metavar="M", help=f"name or folder of a model ({DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model", metavar="M", help=f"see the command models; by default {DEFAULT_MODEL}"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("pretrained", "random"),
+        default="pretrained",
+        help="random: of timm:NAME, fetches nothing, to try a path (pretrained)",
+    )
     parser.add_argument("--size", type=positive, default=480, help="longest side, pixels (480)")
     parser.add_argument("--scales", type=scales, default=(1.0,), metavar="S,S…", help="e.g. 1,0.7")
     what = "what computes on processors; auto: the fastest that agrees"

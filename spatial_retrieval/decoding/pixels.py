@@ -94,8 +94,10 @@ def _rescued(
     are those that the file does not hold. Of a progressive one the scans so far are taken if the
     last is more than the second.
     """
+    if kind not in ("JPEG", "PNG"):
+        raise error
     part.tile = []  # what is decoded so far stays; nothing more is tried
-    if kind != "JPEG":
+    if kind == "PNG":
         rows = np.asarray(part).reshape(part.size[1], -1)
         if part.info.get("interlace") or _lost(rows.any(axis=1)) > MAX_LOST:
             raise error

@@ -21,13 +21,12 @@ from spatial_retrieval.searcher import Searcher, open_index
 
 __all__ = ["PREFERRED", "TITLES", "Shelf", "default_model"]
 
-PREFERRED = ("lite0-spatial", "lite0-smooth", "lite0-refine", "lite0-gem")
+PREFERRED = ("lite0-spatial", "lite0-gem")
 TITLES = {
     "lite0-gem": "GeM",
-    "lite0-solar": "SOLAR-style attention",
-    "lite0-smooth": "Learnable smoothing",
-    "lite0-refine": "Spatial context refinement",
-    "lite0-spatial": "Smoothing + refinement",
+    "lite0-spatial": "Spatial context",
+    "lite0-gem-v1": "GeM, version 1",
+    "lite0-spatial-v1": "Spatial context, version 1",
 }
 
 DescribedRows = list[tuple[str, np.ndarray]]  # names with their descriptors (D,)

@@ -23,7 +23,7 @@ from spatial_retrieval.files import write_json
 from spatial_retrieval.index.legacy import read_format_1
 from spatial_retrieval.index.rows import Rows
 
-__all__ = ["Contents", "add_segment", "commit", "read_index", "selected"]
+__all__ = ["Contents", "add_segment", "commit", "positions_after", "read_index", "selected"]
 
 _FORMAT = 2
 _BLOCK = 1 << 15  # rows
@@ -95,6 +95,15 @@ def selected(
     total = sum(len(segment.arrays["rows"]) for segment in segments)
     chosen = None if np.array_equal(positions, np.arange(total)) else positions.astype(np.int64)
     return Contents(*_of(segments, chosen), info, set_aside, segments)
+
+
+def positions_after(old: Contents | None, stays: Sequence[bool], new: int) -> np.ndarray:
+    """Positions among all rows of the segments: those of the old index that stay, then new ones."""
+    if old is None:
+        return np.arange(new)
+    total = sum(len(segment.arrays["rows"]) for segment in old.segments)
+    before = np.arange(total) if old.rows.chosen is None else old.rows.chosen
+    return np.concatenate([before[np.array(stays, bool)], np.arange(total, total + new)])
 
 
 def commit(folder: Path, contents: Contents) -> None:

@@ -19,6 +19,7 @@ __all__ = ["MilvusIndex", "fill_milvus", "open_milvus"]
 
 _BATCH = 1000  # rows sent or fetched at once
 _MOST = 16_384  # hits that Milvus gives
+_EXACT_UP_TO = 200_000  # rows when a collection is made
 _QUERIES = 16  # asked together
 
 
@@ -70,7 +71,8 @@ class MilvusIndex:
             )
             ids = [np.array([hit["id"] for hit in each], np.int64) for each in hits]
             found += [self._ranked(q, i, k) for q, i in zip(group, ids, strict=True)]
-        ids, scores = (np.stack([each[i] for each in found]) for i in (0, 1))
+        k = min(len(ids) for ids, _ in found)  # an approximate index may find fewer
+        ids, scores = (np.stack([each[i][:k] for each in found]) for i in (0, 1))
         return Ranking(ids, scores.astype(np.float32))
 
     def vectors(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
@@ -120,7 +122,7 @@ def fill_milvus(address: str, rows: Rows) -> MilvusIndex:
     """
     client, collection = _connect(address)
     if not client.has_collection(collection):
-        _create(client, collection, rows.shape[1])
+        _create(client, collection, rows)
     index = MilvusIndex(client, collection)
     there = len(index)
     sample = np.unique(np.linspace(0, max(0, min(there, len(rows)) - 1), 16).astype(np.int64))
@@ -135,14 +137,15 @@ def fill_milvus(address: str, rows: Rows) -> MilvusIndex:
     return MilvusIndex(client, collection)
 
 
-def _create(client: Any, collection: str, dim: int) -> None:
+def _create(client: Any, collection: str, rows: Rows) -> None:
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("row", DataType.FLOAT_VECTOR, dim=dim)
+    schema.add_field("row", DataType.FLOAT_VECTOR, dim=rows.shape[1])
     parameters = client.prepare_index_params()
-    parameters.add_index("row", index_type="AUTOINDEX", metric_type="IP")
+    kind = "FLAT" if len(rows) <= _EXACT_UP_TO else "AUTOINDEX"
+    parameters.add_index("row", index_type=kind, metric_type="IP")
     client.create_collection(collection, schema=schema, index_params=parameters)
 
 

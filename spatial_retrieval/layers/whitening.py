@@ -151,20 +151,19 @@ def label_whitening(
         ValueError: if shapes or numbers are not as above, or no label has 3 rows.
     """
     _check_rows(x)
-    if labels is None:
-        return pca_whitening(x, power=power)
-    if labels.shape != x.shape[:1] or not 0 <= shrink <= 1 or components < 1:
+    wrong = labels is not None and labels.shape != x.shape[:1]
+    if wrong or not 0 <= shrink <= 1 or components < 1:
         raise ValueError(
             f"expected {len(x)} labels, shrink in 0 … 1 and components >= 1, got "
-            f"{tuple(labels.shape)}, {shrink} and {components}"
+            f"{None if labels is None else tuple(labels.shape)}, {shrink} and {components}"
         )
     x = x.double()
     mean = x.mean(dim=0)
     axes = _principal_axes(x - mean, components)  # (D, D′)
-    y = (x - mean) @ axes
-    whiten = axes @ _inverse_root(_shrunk(_within(y, labels), shrink))  # (D, D′)
-    after = pca_whitening((x - mean) @ whiten, power=power)
-    return Whitening(mean, after.projection @ whiten.T)
+    if labels is not None:
+        axes = axes @ _inverse_root(_shrunk(_within((x - mean) @ axes, labels), shrink))
+    after = pca_whitening((x - mean) @ axes, power=power)
+    return Whitening(mean, after.projection @ axes.T)
 
 
 def choose_shrink(

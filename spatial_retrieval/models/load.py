@@ -119,6 +119,7 @@ def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> Retri
     weights = _without_classifier({_renamed(name): value for name, value in weights.items()}, model)
     _check_weights(folder, model, weights, whole)
     model.load_state_dict(weights, strict=False)
+    model.owns_backbone = whole
     model.card = _card(folder / "card.json")
     return model
 

@@ -1,4 +1,5 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from threading import get_ident
 
 import numpy as np
@@ -61,6 +62,8 @@ def test_on_a_processor_a_row_does_not_depend_on_the_others(gem_model, mixed):
     try:
         assert np.array_equal(describe(gem_model, mixed), together[:7])
         assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatial_retrieval import DescriptorIndex
-from spatial_retrieval.index import Index, disk
+from spatial_retrieval.index import Index, disk, exact
 from spatial_retrieval.index.exact import exact_search
 from spatial_retrieval.index.rows import Rows
 
@@ -40,6 +40,14 @@ def test_the_cut_off_keeps_the_lowest_of_equal_scores(copies):
     database = np.concatenate([rows(37, d=48), np.repeat(one[None], copies, axis=0), other[None]])
     found = exact_search(Rows([database]), np.stack([one, other]), 3)
     assert found.ids[0].tolist() == [37, 38, 39] and found.ids[1, 0] == 37 + copies
+
+
+def test_what_rounding_may_have_put_below_the_cut_off_is_scored_again():
+    scores = np.array([1 - 2e-7, 1.0, 0.5])
+    assert exact._candidates(scores, 1, 1e-6, -np.inf).tolist() == [0, 1]
+    assert exact._candidates(scores, 5, 1e-6, 0.9).tolist() == [0, 1]
+    ids, _ = exact._first(np.arange(40)[::-1], np.ones(40), 3)
+    assert ids.tolist() == [0, 1, 2]
 
 
 def test_rows_of_several_segments_are_one_database():

@@ -178,10 +178,13 @@ def test_rows_longer_than_many_go_through_their_principal_components():
     torch.testing.assert_close(rows @ rows.T, other @ other.T)
 
 
-def test_without_labels_it_is_pca():
+def test_without_labels_it_is_pca_however_long_the_rows():
     x, _ = labelled()
     found, expected = label_whitening(x, None, power=0.25), pca_whitening(x, power=0.25)
-    torch.testing.assert_close(found.projection, expected.projection)
+    rows, wanted = found.apply(x, 4), expected.apply(x, 4)
+    torch.testing.assert_close(rows @ rows.T, wanted @ wanted.T)
+    long = torch.rand(5, 20_000)  # its covariance would not fit into memory
+    assert label_whitening(long, None).projection.shape == (4, 20_000)
 
 
 def test_label_whitening_is_the_same_in_single_precision_and_as_a_linear_layer():
