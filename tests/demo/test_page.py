@@ -364,7 +364,7 @@ def test_every_button_has_an_endpoint(client):
         ({"query": "999"}, "the example"),
         ({"query": "/etc/passwd"}, "base64"),
         ({"query": "0", "model": "../../x"}, "the model"),
-        ({"query": "0", "photographs": "own-x"}, "deleted"),
+        ({"query": "0", "photographs": "own-x"}, "no such photographs"),
         ({"query": "0", "box": [0, 0, 0, 0]}, "at least one pixel"),
     ],
 )
@@ -392,5 +392,7 @@ def test_a_crowd_gets_hits_or_a_clear_no(url):
     with ThreadPoolExecutor(40) as pool:
         outcomes = list(pool.map(visit, range(40)))
     told = [outcome for outcome in outcomes if outcome != 3]
-    assert all("queue" in str(outcome).lower() for outcome in told), told
+    # gradio's own client shows the status of a refused call, not its sentence
+    clear = [w for w in map(str, told) if "busy" in w.lower() or "429 Too Many" in w]
+    assert len(clear) == len(told), told
     assert len(told) < 40
