@@ -43,7 +43,7 @@ def rarity(
 
     Example:
         >>> rarity(torch.tensor([[[[1.0, 1.0, 1.0, 9.0]]]]), kernel_size=3).round(decimals=2)
-        tensor([[[[0.7100, 0.7100, 1.0600, 1.5200]]]])
+        tensor([[[[0.7300, 0.7300, 1.0900, 1.4500]]]])
     """
     if x.ndim != 4 or x.shape[-1] * x.shape[-2] == 0:
         raise ValueError(f"expected a feature map (B, C, H, W) with cells, got {tuple(x.shape)}")

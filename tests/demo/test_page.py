@@ -123,7 +123,7 @@ def test_search_by_example_then_compare_and_crop(page):
 
 def test_two_models_side_by_side_then_a_hit_is_the_next_query(page):
     search_example(page)
-    choose_model(page, "#compare", "Smoothing + refinement")
+    choose_model(page, "#compare", "Spatial context")
     page.wait_for_selector("#hits-second .sr-card")
     moved = page.locator("#hits-second .sr-small").all_inner_texts()
     assert len(moved) == 5 and all(any(w in m for w in ("▲", "▼", "same rank")) for m in moved)
@@ -234,7 +234,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_page_lives_on(page):
 
 
 def test_looking_inside_and_whether_reranking_was_needed(page):
-    choose_model(page, "#model", "Smoothing + refinement")
+    choose_model(page, "#model", "Spatial context")
     search_example(page)
     inside = page.get_by_role("tab", name="Look inside")
     inside.click()
