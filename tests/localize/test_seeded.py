@@ -196,7 +196,7 @@ def test_a_box_holds_the_cells_whose_centre_it_holds():
         ({"seeds": [(-1, 3)]}, "points on the map"),
         ({"seeds": [(float("nan"), 3)]}, "finite"),
         ({"seeds": [(1, 2, 3)]}, "a point x, y"),
-        ({"negatives": [(1, 2)]}, "beside the negative"),
+        ({"negatives": [(1, 2)]}, "along with the negative"),
         ({"seeds": [(1, 2)], "negatives": [(3, 15)]}, "points on the map"),
         ({"box": (3, 3, 3, 9)}, "x0 < x1"),
         ({"box": (30, 3, 33, 9)}, "on the 20×14 cells"),
