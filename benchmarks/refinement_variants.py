@@ -8,6 +8,7 @@ Representations*, NAACL 2018, bins instead of clipped offsets).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from spatial_retrieval.layers.graph import relation_count
 from spatial_retrieval.layers.refinement import SpatialContextRefinement
 from spatial_retrieval.layers.refinement_block import RefinementBlock
+from spatial_retrieval.layers.smoothing import LearnableSmoothing, SmoothingKernel
 
 
 class SpatialEdgesOnly(SpatialContextRefinement):
@@ -161,3 +163,27 @@ def messages_of_heads(y: Tensor, weights: Tensor) -> Tensor:
     mean = weights @ values[:, None]  # (B, R, T, K, D/T)
     difference = mean - values[:, None] * heard[..., None]
     return difference.permute(0, 3, 1, 2, 4).flatten(2)
+
+
+class FixedSmoothing(LearnableSmoothing):
+    """Smoothing whose bandwidth or self-confidence is one number for all cells, not learned.
+
+    ``bandwidth=0, confidence=1`` is average pooling.
+    """
+
+    def __init__(
+        self, channels: int, *, bandwidth: float | None = None, confidence: float | None = None
+    ) -> None:
+        super().__init__(channels)
+        self.bandwidth, self.confidence = bandwidth, confidence
+
+    def kernels(self, x: Tensor) -> tuple[SmoothingKernel, ...]:
+        """The kernels of each stage."""
+        return tuple(
+            replace(k, a=_unless(self.bandwidth, k.a), c=_unless(self.confidence, k.c))
+            for k in super().kernels(x)
+        )
+
+
+def _unless(fixed: float | None, learned: Tensor) -> Tensor:
+    return learned if fixed is None else torch.full_like(learned, fixed)

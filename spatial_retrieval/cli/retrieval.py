@@ -8,12 +8,12 @@ from typing import Any
 
 from spatial_retrieval.cli import CallError
 from spatial_retrieval.cli.arguments import box, positive, scales, shard
+from spatial_retrieval.cli.set_aside import report_set_aside
 
 __all__ = ["DEFAULT_MODEL", "add_model_arguments", "add_parser", "check_reranker", "open_model"]
 
 DEFAULT_MODEL = "lite0-spatial"
 _MANY = 300  # photographs from which on the faster engine is worth finding
-_SHOWN = 20  # files that were set aside
 
 
 def add_parser(subparsers: Any) -> None:
@@ -107,7 +107,7 @@ def _embed(args: argparse.Namespace) -> None:
         scales=args.scales,
         progress=sys.stderr.isatty(),
     )
-    _set_aside({names[i]: reason for i, reason in result.failed.items()})
+    report_set_aside({names[i]: reason for i, reason in result.failed.items()})
     if not result.kept:
         raise ValueError(f"{args.folder}: none of {len(names)} files could be read")
     kept = np.array([names[i] for i in result.kept])
@@ -135,7 +135,7 @@ def _index(args: argparse.Namespace) -> None:
     )
     for note in report.notes:
         print(note, file=sys.stderr)
-    _set_aside(report.failed, args.output / "set-aside.json")
+    report_set_aside(report.failed, args.output / "set-aside.json")
     if report.index is None:
         i, n = args.shard
         print(f"{report.described} described, part {i}/{n} → {args.output}")
@@ -245,14 +245,3 @@ def open_model(name: str, device: str = "auto") -> Any:
         return load_model(name, device=device)
     except ValueError as error:
         raise CallError(f"--model: {error}") from error
-
-
-def _set_aside(failed: dict[str, str], file: Path | None = None) -> None:
-    """Name the first files that were set aside, how many there are, and where the list is."""
-    from spatial_retrieval.files import printable
-
-    for name, reason in list(failed.items())[:_SHOWN]:
-        print(f"set aside {printable(name)}: {printable(reason)}", file=sys.stderr)
-    if failed:
-        where = "" if file is None else f"; all are in {printable(str(file))}"
-        print(f"set aside: {len(failed)} files{where}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 
 from spatial_retrieval.cli import CallError
 from spatial_retrieval.cli.arguments import fraction, positive
+from spatial_retrieval.cli.set_aside import report_set_aside
 
 __all__ = ["add_parser"]
 
@@ -40,8 +41,7 @@ def _run(args: argparse.Namespace) -> None:
     paths, labels = _photographs(args)
     model = open_model(args.model)
     rows, failed = pooled_rows(model, paths, size=args.size, progress=sys.stderr.isatty())
-    for position, reason in failed.items():
-        print(f"set aside {paths[position]}: {reason}", file=sys.stderr)
+    report_set_aside({str(paths[i]): reason for i, reason in failed.items()})
     kept = np.array([i not in failed for i in range(len(paths))])
     labels = None if labels is None else labels[kept]
     fitted = fit_whitening(model, rows[kept], labels, dim=args.dim, shrink=args.shrink)

@@ -19,9 +19,16 @@ __all__ = ["IMAGE_SUFFIXES", "FolderScan", "labels_of", "list_images", "scan_fol
 
 IMAGE_SUFFIXES = tuple(s for name, (suffixes, _, _) in FORMATS.items() for s in suffixes)
 _SYSTEM = {
-    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@tmp", "__macosx",
-    "lost+found", "system volume information",
-}  # fmt: skip
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "@eadir",
+    "@recycle",
+    "@tmp",
+    "__macosx",
+    "lost+found",
+    "system volume information",
+}
 
 
 @dataclass(frozen=True, slots=True)

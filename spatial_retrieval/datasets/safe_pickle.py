@@ -18,9 +18,14 @@ from typing import Any, NoReturn
 from spatial_retrieval.files import printable, read_regular
 
 __all__ = [
-    "MAX_BYTES", "PLAIN", "UnsafePickleError", "load_plain_pickle", "read_bounded", "refuse",
+    "MAX_BYTES",
+    "PLAIN",
+    "UnsafePickleError",
+    "load_plain_pickle",
+    "read_bounded",
+    "refuse",
     "unpickle",
-]  # fmt: skip
+]
 
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 100  # of containers within containers
@@ -38,9 +43,17 @@ PLAIN = frozenset(_HARMLESS.split())
 _STORES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 # everything that a damaged or hostile stream of harmless instructions can raise
 _BROKEN = (
-    pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError,
-    AttributeError, OverflowError, MemoryError, RecursionError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
 
 
 class UnsafePickleError(ValueError):

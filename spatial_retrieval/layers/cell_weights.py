@@ -74,8 +74,10 @@ class Rarity(Rebuildable, nn.Module):
     ) -> None:
         super().__init__()
         self.numbers = {
-            "kernel_size": kernel_size, "bandwidth": bandwidth, "burstiness": burstiness,
-        }  # fmt: skip
+            "kernel_size": kernel_size,
+            "bandwidth": bandwidth,
+            "burstiness": burstiness,
+        }
         rarity(torch.ones(1, 1, 1, 1), **self.numbers)  # says now what is wrong with them
 
     def forward(self, x: Tensor) -> Tensor:

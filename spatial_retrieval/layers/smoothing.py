@@ -24,7 +24,6 @@ f = (coordinates, value)     a bilateral filter
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +38,7 @@ from spatial_retrieval.layers.smoothing_checks import (
 )
 from spatial_retrieval.layers.smoothing_kernels import aggregate, inside, squared_distances
 
-__all__ = ["LearnableSmoothing", "SmoothingKernel", "smooth", "smoothing_weights"]
+__all__ = ["LearnableSmoothing", "SmoothingKernel", "smooth", "smooth_by", "smoothing_weights"]
 
 
 def smoothing_weights(
@@ -73,56 +72,6 @@ def smoothing_weights(
     return torch.cat([w[:, :centre], c.to(w.dtype), w[:, centre + 1 :]], dim=1)
 
 
-def smooth(
-    x: Tensor,
-    f: Tensor,
-    a: Tensor,
-    c: Tensor,
-    *,
-    kernel_size: int,
-    dilation: int = 1,
-    residual: float | Tensor = 1.0,
-    burstiness: float = 0.0,
-    eps: float = 1e-6,
-) -> Tensor:
-    """Smooth a map with the kernels that f, a and c describe.
-
-    Args:
-        x: (B, C, H, W), any memory layout.
-        f: (B, d, H, W), kernel features.
-        a: (B, 1, H, W), bandwidths ≥ 0.
-        c: (B, 1, H, W), self-confidences in [0, 1].
-        kernel_size: K, odd.
-        dilation: distance of two neighbouring offsets, in cells.
-        residual: γ, the result is x + γ (y − x); mixed into the weights, where it costs nothing.
-        burstiness: β ≥ 0, y is multiplied by (Σw + ε)^(−β): a cell among its likes counts less.
-        eps: ε > 0, keeps a cell that rejects all, itself included, at 0 with a finite gradient.
-
-    Returns:
-        (B, C, H, W) of x's dtype, channels-last in memory; the kernels are at least float32.
-
-    Raises:
-        ValueError: if shapes, K, the dilation or values are not as above, or not finite.
-
-    Example:
-        >>> x = torch.tensor([[[[0.0, 3.0, 9.0]]]])
-        >>> zero, one = torch.zeros(1, 1, 1, 3), torch.ones(1, 1, 1, 3)
-        >>> smooth(x, x, zero, one, kernel_size=3)  # a = 0, c = 1: the mean of those on the map
-        tensor([[[[1.5000, 4.0000, 6.0000]]]])
-    """
-    check_beside(x, f)
-    if burstiness < 0 or not eps > 0:
-        raise ValueError(f"expected burstiness >= 0 and eps > 0, got {burstiness} and {eps}")
-    size = {"kernel_size": kernel_size, "dilation": dilation}
-    f, a, c = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (f, a, c))
-    w = smoothing_weights(f, a, c, **size)  # (B, K², H, W)
-    total = w.sum(1, keepdim=True) + eps  # (B, 1, H, W)
-    w = residual * w / total ** (1 + burstiness)
-    centre = kernel_size**2 // 2
-    own = w[:, centre : centre + 1] + (1 - residual)
-    return aggregate(x, torch.cat([w[:, :centre], own, w[:, centre + 1 :]], dim=1), **size)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothingKernel:
     """What a generator decided for a map: f (B, d, H, W), a and c (B, 1, H, W)."""
@@ -141,6 +90,73 @@ class SmoothingKernel:
         )
 
 
+def smooth(
+    x: Tensor,
+    f: Tensor,
+    a: Tensor,
+    c: Tensor,
+    *,
+    kernel_size: int,
+    dilation: int = 1,
+) -> Tensor:
+    """Smooth a map with the kernels that f, a and c describe.
+
+    Args:
+        x: (B, C, H, W), any memory layout.
+        f: (B, d, H, W), kernel features.
+        a: (B, 1, H, W), bandwidths ≥ 0.
+        c: (B, 1, H, W), self-confidences in [0, 1].
+        kernel_size: K, odd.
+        dilation: distance of two neighbouring offsets, in cells.
+
+    Returns:
+        (B, C, H, W) of x's dtype, channels-last in memory; the kernels are at least float32.
+
+    Raises:
+        ValueError: if shapes, K, the dilation or values are not as above, or not finite.
+
+    Example:
+        >>> x = torch.tensor([[[[0.0, 3.0, 9.0]]]])
+        >>> zero, one = torch.zeros(1, 1, 1, 3), torch.ones(1, 1, 1, 3)
+        >>> smooth(x, x, zero, one, kernel_size=3)  # a = 0, c = 1: the mean of those on the map
+        tensor([[[[1.5000, 4.0000, 6.0000]]]])
+    """
+    return smooth_by(x, SmoothingKernel(f, a, c, kernel_size, dilation))
+
+
+def smooth_by(
+    x: Tensor,
+    kernel: SmoothingKernel,
+    *,
+    residual: float | Tensor = 1.0,
+    burstiness: float = 0.0,
+    eps: float = 1e-6,
+) -> Tensor:
+    """:func:`smooth` by a kernel, behind a gate and divided by how many likes a cell has.
+
+    Args:
+        x: (B, C, H, W), any memory layout.
+        kernel: of x's batch and grid.
+        residual: γ, the result is x + γ (y − x); mixed into the weights, where it costs nothing.
+        burstiness: β ≥ 0, y is multiplied by (Σw + ε)^(−β): a cell among its likes counts less.
+        eps: ε > 0, keeps a cell that rejects all, itself included, at 0 with a finite gradient.
+
+    Returns and raises as :func:`smooth`.
+    """
+    check_beside(x, kernel.f)
+    if burstiness < 0 or not eps > 0:
+        raise ValueError(f"expected burstiness >= 0 and eps > 0, got {burstiness} and {eps}")
+    size = {"kernel_size": kernel.kernel_size, "dilation": kernel.dilation}
+    generated = (kernel.f, kernel.a, kernel.c)
+    f, a, c = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in generated)
+    w = smoothing_weights(f, a, c, **size)  # (B, K², H, W)
+    total = w.sum(1, keepdim=True) + eps  # (B, 1, H, W)
+    w = residual * w / total ** (1 + burstiness)
+    centre = kernel.kernel_size**2 // 2
+    own = w[:, centre : centre + 1] + (1 - residual)
+    return aggregate(x, torch.cat([w[:, :centre], own, w[:, centre + 1 :]], dim=1), **size)
+
+
 class LearnableSmoothing(Rebuildable, nn.Module):
     """Learnable Smoothing S with its generator, behind a gate: x ← x + γ (S(x) − x) per stage.
 
@@ -157,11 +173,6 @@ class LearnableSmoothing(Rebuildable, nn.Module):
         dilations: one smoothing after the other, each with kernels of its own; (1, 2, 4) reaches
             far at little cost.
         residual: the learned gate γ of each stage at the start; None leaves it away: S(x) itself.
-        burstiness: β of :func:`smooth`.
-        features: "before": f, a, c are read from x as it is; "after": from x once averaged over
-            K×K, so that noise of a single cell cannot mislead its kernel, nor show in its c.
-        bandwidth, confidence: None: learned; a number: a or c of every cell, for ablations
-            (``bandwidth=0, confidence=1`` is average pooling).
 
     Example:
         >>> LearnableSmoothing(64, kernel_size=5)(torch.rand(2, 64, 7, 9)).shape
@@ -177,28 +188,17 @@ class LearnableSmoothing(Rebuildable, nn.Module):
         hidden: int = 64,
         dilations: tuple[int, ...] = (1,),
         residual: float | None = 0.1,
-        burstiness: float = 0.0,
-        features: Literal["before", "after"] = "before",
-        bandwidth: float | None = None,
-        confidence: float | None = None,
     ) -> None:
         super().__init__()
-        if features not in ("before", "after"):
-            raise ValueError(f'expected features "before" or "after", got {features!r}')
         if min(channels, feature_dim, hidden) < 1 or not dilations:
             raise ValueError(
                 "expected channels, feature_dim, hidden >= 1 and at least one dilation, "
                 f"got {channels}, {feature_dim}, {hidden} and {dilations}"
             )
-        if (bandwidth or 0) < 0 or not 0 <= (confidence or 0) <= 1:
-            raise ValueError(
-                f"expected bandwidth >= 0 and confidence in [0, 1], got {bandwidth}, {confidence}"
-            )
         for dilation in dilations:
             check_size(kernel_size, dilation)
-        self.bandwidth, self.confidence = bandwidth, confidence
         self.kernel_size, self.dilations = kernel_size, tuple(dilations)
-        self.feature_dim, self.burstiness, self.features = feature_dim, burstiness, features
+        self.feature_dim = feature_dim
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.head = nn.Conv2d(hidden, len(dilations) * (feature_dim + 2), 1)
         gates = None if residual is None else torch.full((len(dilations),), float(residual))
@@ -210,20 +210,10 @@ class LearnableSmoothing(Rebuildable, nn.Module):
     def kernels(self, x: Tensor) -> tuple[SmoothingKernel, ...]:
         """The kernels of each stage, read from x (B, C, H, W)."""
         check_map("x", x)
-        hidden = self.reduce(x)
-        if self.features == "after":  # the mean of a linear map is the linear map of the mean
-            side = self.kernel_size
-            hidden = F.avg_pool2d(hidden, side, 1, side // 2, count_include_pad=False)
-        parts = self.head(F.gelu(hidden)).chunk(len(self.dilations), dim=1)
+        parts = self.head(F.gelu(self.reduce(x))).chunk(len(self.dilations), dim=1)
         split = [part.split([self.feature_dim, 1, 1], dim=1) for part in parts]
         return tuple(
-            SmoothingKernel(
-                f,
-                _unless(self.bandwidth, F.softplus(a)),
-                _unless(self.confidence, c.sigmoid()),
-                self.kernel_size,
-                dilation,
-            )
+            SmoothingKernel(f, F.softplus(a), c.sigmoid(), self.kernel_size, dilation)
             for (f, a, c), dilation in zip(split, self.dilations, strict=True)
         )
 
@@ -235,11 +225,5 @@ class LearnableSmoothing(Rebuildable, nn.Module):
         """(B, C, H, W) → (B, C, H, W), channels-last in memory."""
         for stage, k in enumerate(self.kernels(x)):
             gate = 1.0 if self.residual is None else self.residual[stage]
-            size = {"kernel_size": k.kernel_size, "dilation": k.dilation}
-            x = smooth(x, k.f, k.a, k.c, **size, residual=gate, burstiness=self.burstiness)
+            x = smooth_by(x, k, residual=gate)
         return x
-
-
-def _unless(fixed: float | None, learned: Tensor) -> Tensor:
-    """What was learned, or a fixed number in its place."""
-    return learned if fixed is None else torch.full_like(learned, fixed)

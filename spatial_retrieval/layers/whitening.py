@@ -174,7 +174,6 @@ def choose_shrink(
     shrinks: Sequence[float] = (0.1, 0.2, 0.3, 0.5, 0.7),
     folds: int = 5,
     dim: int | None = None,
-    power: float = 0.1,
 ) -> tuple[float, dict[float, float]]:
     """Choose ``shrink`` by leaving labels out: fit on some, score on those it has not seen.
 
@@ -185,7 +184,6 @@ def choose_shrink(
         shrinks: to choose from.
         folds: ≥ 2.
         dim: of the whitened rows; None: all.
-        power: see :func:`label_whitening`.
 
     Returns:
         The best (the first of equals), and the mean score of each.
@@ -198,7 +196,7 @@ def choose_shrink(
         scores = []
         for left_out in range(folds):
             seen, unseen = fold != left_out, fold == left_out
-            whitening = label_whitening(x[seen], labels[seen], shrink=shrink, power=power)
+            whitening = label_whitening(x[seen], labels[seen], shrink=shrink)
             most = None if dim is None else min(dim, len(whitening.projection))
             scores.append(score(whitening.apply(x[unseen], most), labels[unseen]))
         means[shrink] = sum(scores) / folds

@@ -68,7 +68,6 @@ def found_in(
     query: Image.Image | None = None,
     box: Sequence[float] | None = None,
     captions: Sequence[str] | None = None,
-    scores: bool = True,
     title: str | None = None,
 ) -> go.Figure:
     """Overlays in a row; in front of them the query and its ``box``, if given.
@@ -78,22 +77,24 @@ def found_in(
         results: one for each, see :func:`~spatial_retrieval.localize.find_in_photographs`.
         query: what was searched for.
         box: the part of it that was meant, in its pixels.
-        captions: what is written above each overlay.
-        scores: whether its score is written there too.
+        captions: what is written above each overlay, in front of its score. Regions of a score
+            of 0 are those of a method without one.
         title: of the figure.
     """
     if len(photographs) != len(results) or (captions and len(captions) != len(results)):
         raise ValueError(f"expected a result (and caption) for each of {len(photographs)} images")
     captions = captions or [""] * len(results)
-    texts = [
-        f"{c} · {r.score:.2f}" if len(r) else f"{c} · {r.score:.2f}, none"
-        for c, r in zip(captions, results, strict=True)
-    ]
-    texts = texts if scores else list(captions)
+    texts = [f"{c}{_score_text(r)}" for c, r in zip(captions, results, strict=True)]
     images = [overlay(p, r) for p, r in zip(photographs, results, strict=True)]
     if query is not None:
         texts, images = ["query", *texts], [_boxed(query, box), *images]
     return _row(images, [t.removeprefix(" · ") for t in texts], title)
+
+
+def _score_text(found: Localization) -> str:
+    if not len(found):
+        return f" · {found.score:.2f}, none"
+    return f" · {found.score:.2f}" if found.score else ""
 
 
 def query_cells(photograph: Image.Image, query: Query, *, title: str | None = None) -> go.Figure:
@@ -227,18 +228,15 @@ def _cross(fig: go.Figure, found: LostResult, fx: float, fy: float, column: int)
     y, x = divmod(found.seed, found.degree.shape[1])
     offset = 0.0 if fx == 1.0 else 0.5  # a heat map's cells are centred at whole numbers
     line = {"color": "white", "width": 1.5}
-    fig.add_trace(
-        go.Scatter(
-            x=[(x + offset) * fx],
-            y=[(y + offset) * fy],
-            mode="markers",
-            showlegend=False,
-            marker={"symbol": "x", "size": 11, "color": COLORS[1], "line": line},
-            hovertemplate="seed<extra></extra>",
-        ),
-        row=1,
-        col=column,
+    seed = go.Scatter(
+        x=[(x + offset) * fx],
+        y=[(y + offset) * fy],
+        mode="markers",
+        showlegend=False,
+        marker={"symbol": "x", "size": 11, "color": COLORS[1], "line": line},
+        hovertemplate="seed<extra></extra>",
     )
+    fig.add_trace(seed, row=1, col=column)
 
 
 def _square(fig: go.Figure, column: int) -> None:

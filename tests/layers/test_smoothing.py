@@ -15,7 +15,12 @@ from smoothing_oracle import (
 )
 from torch import Tensor
 
-from spatial_retrieval.layers.smoothing import smooth, smoothing_weights
+from spatial_retrieval.layers.smoothing import (
+    SmoothingKernel,
+    smooth,
+    smooth_by,
+    smoothing_weights,
+)
 
 
 @pytest.mark.parametrize(("batch", "height", "width", "size", "dilation"), GRIDS)
@@ -26,7 +31,7 @@ def test_weights_and_result_equal_plain_loops(batch, height, width, size, dilati
     torch.testing.assert_close(smoothing_weights(f, a, c, **options), w)
     torch.testing.assert_close(smooth(x, f, a, c, **options), slow_smooth(x, w, size, dilation))
     torch.testing.assert_close(
-        smooth(x, f, a, c, **options, burstiness=0.5, eps=0.1),
+        smooth_by(x, SmoothingKernel(f, a, c, **options), burstiness=0.5, eps=0.1),
         slow_smooth(x, w, size, dilation, eps=0.1, beta=0.5),
     )
 
@@ -73,8 +78,8 @@ def test_gradcheck(height, width, dilation):
     inputs = [t.requires_grad_() for t in inputs]
 
     def function(*args: Tensor) -> Tensor:
-        options = {"residual": args[4], "burstiness": 0.3, "eps": 1e-3}
-        return smooth(*args[:4], kernel_size=3, dilation=dilation, **options)
+        kernel = SmoothingKernel(*args[1:4], 3, dilation)
+        return smooth_by(args[0], kernel, residual=args[4], burstiness=0.3, eps=1e-3)
 
     assert torch.autograd.gradcheck(function, inputs)
 
@@ -106,7 +111,7 @@ def test_a_infinite_c_zero_rejects_the_cell():
     x, f, a, _ = random_inputs(2, 9, 6)
     inputs = [x, f, torch.full_like(a, 1e30), torch.zeros_like(a)]
     inputs = [t.requires_grad_() for t in inputs]
-    y = smooth(*inputs, kernel_size=5, burstiness=0.5)
+    y = smooth_by(inputs[0], SmoothingKernel(*inputs[1:], 5), burstiness=0.5)
     assert y.abs().max() == 0
     y.sum().backward()
     assert all(torch.isfinite(t.grad).all() for t in inputs)
@@ -155,7 +160,7 @@ def test_burstiness_lowers_repeated_features_and_leaves_unique_ones():
     x = torch.ones(1, 1, 5, 5)
     f = torch.zeros(1, 1, 5, 5)
     f[..., 0, 0] = 100.0
-    y = smooth(x, f, x, x, kernel_size=3, burstiness=0.5)
+    y = smooth_by(x, SmoothingKernel(f, x, x, 3), burstiness=0.5)
     assert y[0, 0, 2, 2].item() == pytest.approx(9**-0.5, rel=1e-4)
     assert y[0, 0, 0, 0].item() == pytest.approx(1.0, rel=1e-4)
 
@@ -210,10 +215,21 @@ def test_refuses_bad_input(changes, message):
         ({"kernel_size": 4}, "expected an odd kernel_size >= 1, got 4"),
         ({"kernel_size": -1}, "expected an odd kernel_size >= 1, got -1"),
         ({"kernel_size": 3, "dilation": 0}, "expected dilation >= 1, got 0"),
-        ({"kernel_size": 3, "burstiness": -1.0}, "expected burstiness >= 0 and eps > 0, got -1.0"),
-        ({"kernel_size": 3, "eps": 0.0}, "expected burstiness >= 0 and eps > 0, got 0.0 and 0.0"),
     ],
 )
 def test_refuses_bad_options(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         smooth(*random_inputs(1, 3, 3), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"burstiness": -1.0}, "expected burstiness >= 0 and eps > 0, got -1.0"),
+        ({"eps": 0.0}, "expected burstiness >= 0 and eps > 0, got 0.0 and 0.0"),
+    ],
+)
+def test_refuses_bad_blending(options, message):
+    x, f, a, c = random_inputs(1, 3, 3)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        smooth_by(x, SmoothingKernel(f, a, c, 3), **options)

@@ -2,7 +2,6 @@ import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from spatial_retrieval.layers.smoothing import LearnableSmoothing, smooth, smoothing_weights
 
@@ -13,8 +12,7 @@ from spatial_retrieval.layers.smoothing import LearnableSmoothing, smooth, smoot
         {},
         {"kernel_size": 5, "dilations": (1, 2), "residual": None},
         {"dilations": (1, 3), "residual": 0.6},
-        {"burstiness": 0.5, "feature_dim": 4, "hidden": 8},
-        {"features": "after", "kernel_size": 5},
+        {"feature_dim": 4, "hidden": 8},
     ],
 )
 def test_the_layer_is_the_function_of_its_kernels(options):
@@ -25,31 +23,13 @@ def test_the_layer_is_the_function_of_its_kernels(options):
     for k in layer.kernels(x):
         size = {"kernel_size": k.kernel_size, "dilation": k.dilation}
         assert torch.equal(k.weights, smoothing_weights(k.f, k.a, k.c, **size))
-        smoothed = smooth(y, k.f, k.a, k.c, **size, burstiness=options.get("burstiness", 0.0))
+        smoothed = smooth(y, k.f, k.a, k.c, **size)
         gate = options.get("residual", 0.1)
         y = smoothed if gate is None else y + gate * (smoothed - y)
     assert [k.dilation for k in layer.kernels(x)] == list(options.get("dilations", (1,)))
     torch.testing.assert_close(layer(x), y)
     assert torch.equal(layer.kernel(x).f, layer.kernels(x)[0].f)
     assert layer.kernel(x).f.shape[1] == options.get("feature_dim", 16)
-
-
-def test_fixed_bandwidth_and_confidence_are_the_ablations():
-    torch.manual_seed(0)
-    x = torch.randn(2, 6, 7, 5)
-    average = LearnableSmoothing(6, bandwidth=0.0, confidence=1.0, residual=None)
-    torch.testing.assert_close(average(x), F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
-    for name, number in (("bandwidth", 0.5), ("confidence", 0.25)):
-        learned, fixed = LearnableSmoothing(6), LearnableSmoothing(6, **{name: number})
-        fixed.load_state_dict(learned.state_dict())
-        a, b = learned.kernel(x), fixed.kernel(x)
-        kept, changed = ("c", "a") if name == "bandwidth" else ("a", "c")
-        assert torch.equal(getattr(a, kept), getattr(b, kept)) and torch.equal(a.f, b.f)
-        assert (getattr(b, changed) == number).all()
-    with pytest.raises(ValueError, match="confidence in"):
-        LearnableSmoothing(6, confidence=1.5)
-    with pytest.raises(ValueError, match="bandwidth >= 0"):
-        LearnableSmoothing(6, bandwidth=-1.0)
 
 
 def test_each_stage_has_a_gate_of_its_own():
@@ -61,17 +41,6 @@ def test_each_stage_has_a_gate_of_its_own():
     second = layer.kernels(x)[1]
     expected = smooth(x, second.f, second.a, second.c, kernel_size=3, dilation=2)
     torch.testing.assert_close(layer(x), expected)
-
-
-def test_features_after_are_those_of_the_averaged_map():
-    torch.manual_seed(0)
-    before = LearnableSmoothing(6, kernel_size=5)
-    after = LearnableSmoothing(6, kernel_size=5, features="after")
-    after.load_state_dict(before.state_dict())
-    x = torch.randn(2, 6, 7, 5)
-    averaged = F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
-    torch.testing.assert_close(after.kernel(x).f, before.kernel(averaged).f)
-    assert not torch.allclose(after.kernel(x).f, before.kernel(x).f)
 
 
 def test_an_untrained_layer_stays_near_the_input_and_every_parameter_can_learn():
@@ -109,7 +78,6 @@ def test_the_layer_trains_under_autocast(gate):
         ({"dilations": (0,)}, "expected dilation >= 1"),
         ({"dilations": ()}, "at least one dilation"),
         ({"hidden": 0}, "expected channels, feature_dim, hidden >= 1"),
-        ({"features": "during"}, 'expected features "before" or "after", got \'during\''),
     ],
 )
 def test_the_layer_refuses_bad_options(options, message):
@@ -120,3 +88,18 @@ def test_the_layer_refuses_bad_options(options, message):
 def test_the_layer_refuses_a_map_without_batch():
     with pytest.raises(ValueError, match=r"expected x as floats \(B, channels, H, W\)"):
         LearnableSmoothing(4)(torch.zeros(4, 3, 3))
+
+
+def test_fixed_bandwidth_and_confidence_are_the_ablations():
+    from refinement_variants import FixedSmoothing
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 7, 5)
+    learned = LearnableSmoothing(6)
+    for name, number in (("bandwidth", 0.5), ("confidence", 0.25)):
+        fixed = FixedSmoothing(6, **{name: number})
+        fixed.load_state_dict(learned.state_dict())
+        a, b = learned.kernel(x), fixed.kernel(x)
+        kept, changed = ("c", "a") if name == "bandwidth" else ("a", "c")
+        assert torch.equal(getattr(a, kept), getattr(b, kept)) and torch.equal(a.f, b.f)
+        assert (getattr(b, changed) == number).all()

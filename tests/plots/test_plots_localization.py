@@ -37,8 +37,9 @@ def test_a_row_shows_query_scores_and_what_is_absent(found):
     fig = found_in([draw(0), draw(1)], [found, nothing], query=draw(2), box=(3, 4, 50, 60))
     assert [a.text for a in fig.layout.annotations] == ["query", "0.60", "0.10, none"]
     assert len(fig.data) == 3
-    plain = found_in([draw(0), draw(1)], [found, nothing], captions=["a", "b"], scores=False)
-    assert [note.text for note in plain.layout.annotations] == ["a", "b"]
+    unscored = Localization(found.regions, found.heat, 0.0)
+    plain = found_in([draw(0), draw(1)], [unscored, nothing], captions=["a", "b"])
+    assert [note.text for note in plain.layout.annotations] == ["a", "b · 0.10, none"]
     captioned = found_in([draw(0)], [found], captions=["twin"], title="t")
     assert captioned.layout.annotations[0].text == "twin · 0.60"
     with pytest.raises(ValueError, match="each of 2 images"):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from spatial_retrieval.facades.renderer.pen import Pen, arc, tone
-from spatial_retrieval.facades.renderer.windows import GLASS, Palette, opening
+from spatial_retrieval.facades.renderer.windows import GLASS, Palette, glazed
 
 __all__ = ["DOORS"]
 
@@ -13,7 +13,7 @@ _INK = (244, 238, 224)
 def door(pen: Pen, colors: Palette) -> None:
     """A panelled front door with a fanlight and two steps."""
     pen.rect(0.2, 0.1, 0.8, 1.0, colors.trim, 30)
-    opening(pen, colors, (0.29, 0.17, 0.71, 0.31), panes=(3, 1), frame=0.0, sill=False)
+    glazed(pen, colors, (0.29, 0.17, 0.71, 0.31), panes=(3, 1), frame=0.0)
     wood = tone(colors.accent, 0.85)
     pen.rect(0.29, 0.34, 0.71, 0.94, wood, -20)
     for x0 in (0.33, 0.53):
@@ -28,7 +28,7 @@ def shop(pen: Pen, colors: Palette) -> None:
     pen.rect(0.03, 0.08, 0.97, 0.22, colors.accent, 50)
     for x in np.linspace(0.2, 0.72, 6):
         pen.rect(x, 0.12, x + 0.055, 0.18, _INK, 50)
-    opening(pen, colors, (0.08, 0.36, 0.92, 0.84), panes=(3, 1), frame=0.03, sill=False)
+    glazed(pen, colors, (0.08, 0.36, 0.92, 0.84), panes=(3, 1), frame=0.03)
     for k in range(9):
         a, b = k / 9, (k + 1) / 9
         color = colors.accent if k % 2 == 0 else _INK
@@ -88,8 +88,8 @@ def arcade(pen: Pen, colors: Palette) -> None:
 def cafe(pen: Pen, colors: Palette) -> None:
     """A glazed café front with a round sign."""
     pen.rect(0.03, 0.1, 0.97, 1.0, tone(colors.accent, 0.8), 30)
-    opening(pen, colors, (0.08, 0.32, 0.56, 0.8), panes=(2, 2), frame=0.0, sill=False)
-    opening(pen, colors, (0.64, 0.32, 0.92, 0.97), panes=(1, 3), frame=0.0, sill=False)
+    glazed(pen, colors, (0.08, 0.32, 0.56, 0.8), panes=(2, 2), frame=0.0)
+    glazed(pen, colors, (0.64, 0.32, 0.92, 0.97), panes=(1, 3), frame=0.0)
     pen.rect(0.08, 0.85, 0.56, 0.96, tone(colors.accent, 0.55), 20)
     pen.rect(0.08, 0.15, 0.92, 0.26, _INK, 34)
     for x in np.linspace(0.16, 0.76, 5):

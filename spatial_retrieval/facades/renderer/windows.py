@@ -1,12 +1,14 @@
 """Windows of the upper floors. Each function draws one part in the cell of its pen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spatial_retrieval.facades.renderer.pen import Color, Pen, Points, arc, tone
 
-__all__ = ["Palette", "WINDOWS", "opening"]
+Rect = tuple[float, float, float, float]  # x0, y0, x1, y1
+
+__all__ = ["Palette", "WINDOWS", "glazed", "opening"]
 
 GLASS = (46, 54, 66)
 
@@ -18,6 +20,12 @@ class Palette:
     wall: Color
     trim: Color
     accent: Color
+    surround: Color | None = None  # of openings, where it is not the trim's
+
+    @property
+    def border(self) -> Color:
+        """Colour of what surrounds an opening."""
+        return self.surround or self.trim
 
     @property
     def sash(self) -> Color:
@@ -28,20 +36,33 @@ class Palette:
 def opening(
     pen: Pen,
     colors: Palette,
-    box: tuple[float, float, float, float],
+    box: Rect,
     *,
     head: str = "flat",
     panes: tuple[int, int] = (2, 3),
     frame: float = 0.05,
-    sill: bool = True,
-    surround: Color | None = None,
+) -> None:
+    """A :func:`glazed` opening on a sill."""
+    glazed(pen, colors, box, head=head, panes=panes, frame=frame)
+    x0, _, x1, y1 = box
+    low = y1 + frame * 0.6
+    pen.rect(x0 - frame - 0.03, low, x1 + frame + 0.03, low + 0.045, tone(colors.border, 1.05), 34)
+
+
+def glazed(
+    pen: Pen,
+    colors: Palette,
+    box: Rect,
+    *,
+    head: str = "flat",
+    panes: tuple[int, int] = (2, 3),
+    frame: float = 0.05,
 ) -> None:
     """A glazed opening with its surround: `head` is flat, round or pointed; box in cell units."""
     x0, y0, x1, y1 = box
-    surround = surround or colors.trim
     if frame:
-        pen.polygon(_outline(pen, box, head, frame), surround, 20)
-        pen.polygon(_outline(pen, box, head, frame * 0.25), tone(surround, 0.82), 6)
+        pen.polygon(_outline(pen, box, head, frame), colors.border, 20)
+        pen.polygon(_outline(pen, box, head, frame * 0.25), tone(colors.border, 0.82), 6)
     pen.polygon(_outline(pen, box, head, 0), colors.sash, -26)
     pen.polygon(_outline(pen, box, head, -0.022), GLASS, -34, glass=255)
     nx, ny = panes
@@ -54,18 +75,9 @@ def opening(
         y = y0 + (y1 - y0) * k / ny
         inset = 0.0 if head == "flat" or k > 1 else 0.02
         pen.rect(x0 + inset, y - 0.011, x1 - inset, y + 0.011, colors.sash, -28)
-    if sill:
-        pen.rect(
-            x0 - frame - 0.03,
-            y1 + frame * 0.6,
-            x1 + frame + 0.03,
-            y1 + frame * 0.6 + 0.045,
-            tone(surround, 1.05),
-            34,
-        )
 
 
-def _outline(pen: Pen, box: tuple[float, float, float, float], head: str, grow: float) -> Points:
+def _outline(pen: Pen, box: Rect, head: str, grow: float) -> Points:
     """The shape of an opening, grown by `grow` (cell widths) on all sides."""
     gy = grow * pen.w / pen.h
     x0, y0, x1, y1 = box[0] - grow, box[1] - gy, box[2] + grow, box[3] + gy
@@ -102,7 +114,7 @@ def pediment(pen: Pen, colors: Palette) -> None:
 
 def balcony(pen: Pen, colors: Palette) -> None:
     """French windows behind an iron balcony."""
-    opening(pen, colors, (0.22, 0.08, 0.78, 0.86), panes=(2, 4), sill=False)
+    glazed(pen, colors, (0.22, 0.08, 0.78, 0.86), panes=(2, 4))
     pen.rect(0.04, 0.86, 0.96, 0.94, tone(colors.trim, 0.95), 70)
     iron = tone(colors.accent, 0.55)
     for x in np.linspace(0.06, 0.94, 12):
@@ -125,7 +137,7 @@ def bay(pen: Pen, colors: Palette) -> None:
     pen.rect(0.06, 0.1, 0.94, 0.9, tone(colors.trim, 0.98), 60)
     for x0, x1 in ((0.1, 0.3), (0.35, 0.65), (0.7, 0.9)):
         box = (x0, 0.17, x1, 0.66)
-        opening(pen, colors, box, panes=(1, 2), frame=0.0, sill=False)
+        glazed(pen, colors, box, panes=(1, 2), frame=0.0)
     for x0, x1 in ((0.1, 0.3), (0.35, 0.65), (0.7, 0.9)):
         pen.rect(x0, 0.72, x1, 0.86, tone(colors.accent, 0.9), 52)
     pen.polygon([(0.12, 0.9), (0.88, 0.9), (0.7, 0.99), (0.3, 0.99)], tone(colors.trim, 0.75), 40)
@@ -133,7 +145,7 @@ def bay(pen: Pen, colors: Palette) -> None:
 
 def flowers(pen: Pen, colors: Palette) -> None:
     """A wide window over a flower box."""
-    opening(pen, colors, (0.16, 0.14, 0.84, 0.66), panes=(3, 2), sill=False)
+    glazed(pen, colors, (0.16, 0.14, 0.84, 0.66), panes=(3, 2))
     pen.rect(0.08, 0.76, 0.92, 0.9, tone(colors.accent, 0.7), 56)
     leaf = (70, 112, 56)
     for k, x in enumerate(np.linspace(0.11, 0.89, 11)):
@@ -160,7 +172,7 @@ def loggia(pen: Pen, colors: Palette) -> None:
     """A deep recess behind a balustrade."""
     pen.rect(0.05, 0.08, 0.95, 0.92, colors.trim, 16)
     pen.rect(0.1, 0.12, 0.9, 0.88, tone(colors.wall, 0.42), -80)
-    opening(pen, colors, (0.36, 0.26, 0.64, 0.88), panes=(2, 3), frame=0.0, sill=False)
+    glazed(pen, colors, (0.36, 0.26, 0.64, 0.88), panes=(2, 3), frame=0.0)
     pen.rect(0.06, 0.62, 0.94, 0.67, colors.trim, 24)
     for x in np.linspace(0.13, 0.87, 8):
         pen.rect(x - 0.025, 0.67, x + 0.025, 0.88, tone(colors.trim, 0.95), 12)
@@ -193,7 +205,8 @@ def triplet(pen: Pen, colors: Palette) -> None:
 
 def lattice(pen: Pen, colors: Palette) -> None:
     """A wide window of diamond panes."""
-    opening(pen, colors, (0.12, 0.16, 0.88, 0.8), panes=(1, 1), frame=0.06, surround=colors.accent)
+    accented = replace(colors, surround=colors.accent)
+    opening(pen, accented, (0.12, 0.16, 0.88, 0.8), panes=(1, 1), frame=0.06)
     for k in range(-3, 7):
         for rise in (1, -1):
             x0, x1 = 0.12 + 0.127 * k, 0.12 + 0.127 * (k + 4)

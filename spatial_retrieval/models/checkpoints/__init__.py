@@ -30,9 +30,15 @@ from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol, desc
 from spatial_retrieval.models.checkpoints.read import load_checkpoint
 
 __all__ = [
-    "KINDS", "PROJECTS", "Adopted", "Protocol", "adopt", "describe", "load_checkpoint",
+    "KINDS",
+    "PROJECTS",
+    "Adopted",
+    "Protocol",
+    "adopt",
+    "describe",
+    "load_checkpoint",
     "recognise",
-]  # fmt: skip
+]
 
 PROJECTS = (megaloc, salad, solar, superglobal, cvnet, eigenplaces, cosplace, cirtorch)
 

@@ -46,9 +46,12 @@ def assemble(
         protocol=protocol,
         card={**card, "left_out": list(tensors.left_out)},
         arguments={
-            "network": network[1], "pooling": pooling[1], "whitening": whitening[1], "final": {},
+            "network": network[1],
+            "pooling": pooling[1],
+            "whitening": whitening[1],
+            "final": {},
         },
-    )  # fmt: skip
+    )
 
 
 def gem_arguments(tensors: Sorted) -> dict[str, Any]:

@@ -23,9 +23,20 @@ _DTYPES = ("float64", "float32", "float16", "int64", "int32", "int16", "uint8", 
 _STATES = ("state_dict", "model_state", "model_state_dict", "model")
 # everything that a damaged or hostile file can raise on its way through torch's reader
 _BROKEN = (
-    RuntimeError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError,
-    AssertionError, OverflowError, MemoryError, OSError, struct.error, zipfile.BadZipFile,
-)  # fmt: skip
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

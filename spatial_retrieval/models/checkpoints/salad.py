@@ -28,9 +28,13 @@ from spatial_retrieval.models.checkpoints.dinov2 import DINO_RULES, DINOv2, dino
 from spatial_retrieval.models.checkpoints.tensors import sort_out
 
 __all__ = [
-    "KIND", "OptimalTransportAggregation", "adopt", "aggregation_arguments", "assign",
+    "KIND",
+    "OptimalTransportAggregation",
+    "adopt",
+    "aggregation_arguments",
+    "assign",
     "recognises",
-]  # fmt: skip
+]
 
 KIND = "salad"
 CARD = {
@@ -126,8 +130,12 @@ def aggregation_arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         ValueError: if one that tells a size is missing.
     """
-    names = ("token_features.0.weight", "token_features.2.weight", "cluster_features.3.weight",
-             "score.3.weight")  # fmt: skip
+    names = (
+        "token_features.0.weight",
+        "token_features.2.weight",
+        "cluster_features.3.weight",
+        "score.3.weight",
+    )
     if missing := [n for n in names if n not in tensors or tensors[n].ndim < 2]:
         raise ValueError(f"the checkpoint lacks {missing[0]} of the aggregation")
     (hidden, channels), token, cluster, score = (tensors[n].shape[:2] for n in names)
