@@ -1,7 +1,8 @@
 """How quick the demo is, and whether it stays so under a crowd: medians, in a table.
 
     python benchmarks/demo.py            # speed
-    python benchmarks/demo.py --crowd    # also 40 clients at once, and memory over 500 requests
+    python benchmarks/demo.py --crowd    # 100 clients at once, and memory over 1000 requests
+    python benchmarks/demo.py --attack   # what docs/security.md promises
 
 Run it once before, so that the gallery is drawn and indexed.
 """
@@ -12,13 +13,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
+
+from demo_load import attack, crowd, left
 
 APP = Path(__file__).parents[1] / "app.py"
 
@@ -27,20 +30,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--crowd", action="store_true")
+    parser.add_argument("--attack", action="store_true")
     args = parser.parse_args()
-    rows = service_times(args.rounds)
     port = free_port()
-    seconds, app = start(port)
-    rows.append(("page ready after `python app.py`", seconds * 1000, 25_000))
-    print_table(rows)
-    try:
-        rows = browser_times(f"http://127.0.0.1:{port}", args.rounds)
-        print_table(rows)
-        if args.crowd:
-            crowd(f"http://127.0.0.1:{port}", app.pid)
-    finally:
-        app.terminate()
-        app.wait(timeout=30)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, app = start(port, folder)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            if args.crowd:
+                crowd(url, app.pid, folder)
+            if args.attack:
+                attack(url, app.pid, folder)
+            if not args.crowd and not args.attack:
+                ready = ("page ready after `python app.py`", seconds * 1000, 25_000)
+                print_table([*service_times(args.rounds), ready])
+                print_table(browser_times(url, args.rounds))
+        finally:
+            app.terminate()
+            app.wait(timeout=30)
+        print(f"{left(folder)} files left after the end")
 
 
 def service_times(rounds):
@@ -54,10 +62,10 @@ def service_times(rounds):
     searches = timed(lambda i: service.search(service.queries.open_example(i % count).key), rounds)
     results = service.search(service.queries.open_example(0).key)
     width, height = service.queries[results.query].image.size
-    service.locate(results)  # the hits' maps are kept from here on
+    service.localize(results)  # the hits' maps are kept from here on
 
     def click(i):
-        service.locate(results, points=[(width * (0.3 + 0.02 * i), height * 0.5, True)])
+        service.localize(results, points=[(width * (0.3 + 0.02 * i), height * 0.5, True)])
 
     return [
         ("service: example → 12 hits", searches, None),
@@ -116,40 +124,6 @@ def wait_for_new(page, selector):
     )
 
 
-def crowd(url, pid):
-    from gradio_client import Client
-
-    client = Client(url, verbose=False)
-    outcomes = flood(client, 40, 40)
-    answered = sum(outcome == "served" for outcome in outcomes)
-    busy = sum("queue" in outcome.lower() for outcome in outcomes)
-    print(f"\n40 clients at once: {answered} answered, {busy} told that the queue is full, "
-          f"{40 - answered - busy} failed")  # fmt: skip
-    flood(client, 50, 5)
-    before = memory(pid)
-    outcomes = flood(client, 500, 5)
-    answered = sum(outcome == "served" for outcome in outcomes)
-    print(f"500 requests: {answered} answered; memory {before:.0f} → {memory(pid):.0f} MB")
-
-
-def flood(client, requests, at_once):
-    def ask(i):
-        try:
-            client.submit(query=str(i % 6), k=12, api_name="/search").result(timeout=600)
-        except Exception as error:
-            return str(error) or type(error).__name__
-        return "served"
-
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(ask, range(requests)))
-
-
-def memory(pid):
-    """Resident megabytes (Linux)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def timed(function: Callable[[int], object], rounds: int) -> float:
     """Median milliseconds, after one round that does not count."""
     function(0)
@@ -161,12 +135,14 @@ def timed(function: Callable[[int], object], rounds: int) -> float:
     return median(spent)
 
 
-def start(port):
+def start(port, folder):
     begun = time.perf_counter()
     app = subprocess.Popen(
         [sys.executable, str(APP), "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        env={**os.environ, "TMPDIR": folder},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     opener = build_opener(ProxyHandler({}))
     while app.poll() is None:
         try:

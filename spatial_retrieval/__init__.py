@@ -21,6 +21,7 @@ _HOMES: dict[str, str] = {
     "describe": "features.extraction",
     "embedded_models": "models",
     "feature_maps": "features.extraction",
+    "IndexOptions": "indexing",
     "index_folder": "indexing",
     "list_images": "datasets.folders",
     "load_ground_truth": "datasets.revisited",

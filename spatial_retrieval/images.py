@@ -1,24 +1,29 @@
 """Photographs from untrusted files, and the geometry of queries.
 
-Only JPEG, PNG and WebP are decoded, by their own decoder and after the pixel limit is checked.
-What comes out is always upright 8-bit RGB. Boxes are (x0, y0, x1, y1) in upright pixels,
-end-exclusive.
+JPEG, PNG, WebP, GIF, BMP and TIFF are decoded, AVIF and HEIC where the machine can, each by its own
+decoder, from regular files of a bounded length, within limits of pixels and of work. What comes out
+is always upright 8-bit sRGB. Boxes are (x0, y0, x1, y1) in upright pixels, end-exclusive.
 """
 
-import io
+import math
 import os
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import Image
 from torch import Tensor
 
+from spatial_retrieval.decoding.colour import to_srgb
+from spatial_retrieval.decoding.containers import orientation
+from spatial_retrieval.decoding.formats import advice, format_of, is_supported
+from spatial_retrieval.decoding.pixels import decode, upright
+from spatial_retrieval.files import printable, read_regular
+
 __all__ = [
+    "DECODING_VERSION",
+    "MAX_BYTES",
     "MAX_PIXELS",
     "Box",
     "BoxError",
@@ -32,10 +37,10 @@ __all__ = [
 ]
 
 MAX_PIXELS = 40_000_000
+MAX_BYTES = 256 * 2**20
+DECODING_VERSION = 2  # raise it whenever the pixels that load_image or resize give change
 Box = tuple[float, float, float, float]
 ImageSource = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError)
 
 
 class BoxError(ValueError):
@@ -43,16 +48,27 @@ class BoxError(ValueError):
 
 
 class ImageError(ValueError):
-    """A file that is no readable photograph; the message names the file and the reason."""
+    """A file that is no readable photograph; the message names the file and the reason.
+
+    Attributes:
+        transient: whether it may be readable another time: no permission, a vanished mount, a
+            decoder that is not installed. What is wrong with the file itself is lasting.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 def load_image(
     source: ImageSource, *, draft: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode one photograph to upright 8-bit RGB.
+    """Decode one photograph to upright 8-bit sRGB.
 
-    Transparency is laid over white, 16-bit greyscale is scaled to 8 bits, the first frame of an
-    animation is taken, and EXIF orientation is applied.
+    An embedded colour profile is converted to sRGB, transparency is laid over white, 16-bit
+    greyscale is scaled to 8 bits, the first frame of an animation is taken, and the orientation
+    that EXIF gives is applied. A file that lacks its end is read if at most a tenth of its rows
+    are missing.
 
     Args:
         source: path, bytes, binary file, or a PIL image (which is only converted).
@@ -61,30 +77,29 @@ def load_image(
         max_pixels: above this many pixels the file is refused before it is decoded.
 
     Raises:
-        ImageError: if the file cannot be read, is not JPEG, PNG or WebP, is damaged or too large.
+        ImageError: whatever is wrong with the source, also where a decoder fails in a way of its
+            own. Only a lack of memory and interrupts pass.
     """
-    if isinstance(source, Image.Image):
-        return _to_rgb(ImageOps.exif_transpose(source))
     name = _name(source)
     try:
+        if isinstance(source, Image.Image):
+            source.load()
+            return to_srgb(upright(source, orientation(source.info.get("exif"))))
         data = _read(source)
-        image = _decoder(data, name)(io.BytesIO(data))
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{name}: {width}×{height} pixels are more than the limit of "
-                f"{max_pixels / 1e6:g} megapixels; shrink the image first"
-            )
-        if draft and isinstance(image, JpegImagePlugin.JpegImageFile):
-            longest = max(width, height)
-            image.draft("RGB", (2 * draft * width // longest, 2 * draft * height // longest))
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ImageError(f"{name}: cannot be read ({reason})", transient=True) from error
+    except MemoryError:
         raise
-    except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(f"{name}: cannot be read ({reason})") from error
+    except Exception as error:  # what a stranger's file object or name raises is not foreseeable
+        raise ImageError(f"{name}: cannot be read ({_reason(error)})") from error
+    kind = _readable_format(data, name)
+    try:
+        return decode(data, kind, draft=draft, max_pixels=max_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of eight formats raise what they like
+        raise ImageError(f"{name}: cannot be read ({_reason(error)})") from error
 
 
 def resize(image: Image.Image, longest: int) -> Image.Image:
@@ -122,7 +137,7 @@ def check_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
     """
     if len(box) != 4 or not np.isfinite(np.asarray(box, dtype=float)).all():
         raise BoxError(f"expected a box x0, y0, x1, y1 of finite pixels, got {tuple(box)}")
-    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    (x0, x1), (y0, y1) = (_pixels(*ends) for ends in ((box[0], box[2]), (box[1], box[3])))
     cut = max(x0, 0), max(y0, 0), min(x1, size[0]), min(y1, size[1])
     if cut[0] >= cut[2] or cut[1] >= cut[3]:
         raise BoxError(
@@ -132,6 +147,14 @@ def check_box(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
     return cut
 
 
+def _pixels(start: float, end: float) -> tuple[int, int]:
+    """Rounded ends; what is narrower than a pixel is the pixel in which it starts."""
+    first, last = round(float(start)), round(float(end))
+    if start < end and first == last:
+        return math.floor(start), math.floor(start) + 1
+    return first, last
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """RGB image → (3, h, w) float32 in [0, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))  # (h, w, 3) uint8
@@ -139,38 +162,33 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _name(source: ImageSource) -> str:
-    if isinstance(source, bytes):
-        return "image"
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return str(getattr(source, "name", "image"))
+        return printable(os.fsdecode(source))
+    return printable(str(getattr(source, "name", "image"))) or "image"
 
 
 def _read(source: str | os.PathLike[str] | bytes | IO[bytes]) -> bytes:
-    if isinstance(source, bytes):
-        return source
     if isinstance(source, str | os.PathLike):
-        return Path(source).read_bytes()
-    return source.read()
+        return read_regular(source, MAX_BYTES, looks_right=lambda head: bool(format_of(head)))
+    data = source if isinstance(source, bytes) else source.read(MAX_BYTES + 1)
+    if not isinstance(data, bytes):
+        raise TypeError(f"expected bytes, got {type(data).__name__}")
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"more than the limit of {MAX_BYTES} bytes")
+    return data
 
 
-def _decoder(data: bytes, name: str) -> type:
-    if data[:3] == b"\xff\xd8\xff":
-        return JpegImagePlugin.JpegImageFile
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return PngImagePlugin.PngImageFile
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    kind = "an empty file" if not data else "another kind of file"
-    raise ImageError(f"{name}: expected a JPEG, PNG or WebP image, got {kind}")
+def _readable_format(data: bytes, name: str) -> str:
+    kind = format_of(data)
+    if kind is None:
+        found = "another kind of file" if data else "an empty file"
+        raise ImageError(f"{name}: expected a JPEG, PNG, WebP, GIF, BMP or TIFF image, got {found}")
+    if not is_supported(kind):
+        raise ImageError(f"{name}: {kind} cannot be read here; {advice(kind)}", transient=True)
+    return kind
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale, held as I;16 or as I
-        values = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+def _reason(error: BaseException) -> str:
+    """One short line, for the first of a decoder's words are enough."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(text.split())[:200])

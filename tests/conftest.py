@@ -9,6 +9,8 @@ from pictures import draw
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("steady")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# small pictures: a second thread waits more than it works, above all on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

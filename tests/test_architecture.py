@@ -14,9 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "spatial_retrieval"
 # Each module or sub-package belongs to one tier and may import only from lower ones, or from
 # inside its own sub-package.
 TIERS = [
-    {"images", "files", "ranking", "layers"},
+    {"leftovers"},
+    {"files", "decoding"},
+    {"images", "locks", "ranking", "layers"},
     {"models", "datasets"},
-    {"features", "index", "metrics"},
+    {"features", "metrics"},
+    {"index"},
     {"facades", "rerank", "localize"},
     {"searcher", "indexing", "plots"},
     {"train", "evaluate"},

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from spatial_retrieval.decoding import formats
+from spatial_retrieval.decoding.formats import is_supported
 from spatial_retrieval.images import (
     BoxError,
     ImageError,
@@ -30,17 +32,35 @@ def picture(width=40, height=24):
     return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_the_three_formats_are_read(kind):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_every_format_is_read(kind):
+    name = {"WEBP": "WebP", "HEIF": "HEIC"}.get(kind, kind)
+    if not is_supported(name):
+        pytest.skip(f"{name} is not supported here")
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
     image = load_image(encoded(picture(), kind))
     assert image.mode == "RGB" and image.size == (40, 24)
     assert np.abs(np.asarray(image).astype(int) - np.asarray(picture())).mean() < 6
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
+def test_the_first_frame_of_an_animation_is_read():
+    first, second = Image.new("RGB", (9, 5), "red"), Image.new("RGB", (9, 5), "blue")
+    data = encoded(first, "GIF", save_all=True, append_images=[second])
+    assert np.asarray(load_image(data))[2, 3].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "PCX"])
 def test_other_formats_are_refused(kind):
-    with pytest.raises(ImageError, match="expected a JPEG, PNG or WebP"):
+    with pytest.raises(ImageError, match="expected a JPEG, PNG, WebP"):
         load_image(encoded(picture(), kind))
+
+
+def test_a_format_that_needs_a_plugin_says_which_and_is_tried_again(monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"HEIC cannot be read here; pip install") as caught:
+        load_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert caught.value.transient
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -7,7 +7,7 @@ import pytest
 from pictures import draw
 from reranking_toys import TURN, textured, warped
 
-from spatial_retrieval import index_folder, open_index
+from spatial_retrieval import IndexOptions, index_folder, open_index
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import BASIC_NAMES, local_features
@@ -17,7 +17,12 @@ from spatial_retrieval.rerank import BASIC_NAMES, local_features
 def searcher(gem_model, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path / "cache"))
     index_folder(
-        photographs, tmp_path / "i", gem_model, model_name="lite0-gem", size=64, progress=False
+        photographs,
+        tmp_path / "i",
+        gem_model,
+        model_name="lite0-gem",
+        options=IndexOptions(size=64),
+        progress=False,
     )
     return open_index(tmp_path / "i")
 
@@ -101,8 +106,14 @@ def twice(gem_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(root / "cache"))
         for kind in ("with", "without"):
-            options = {"model_name": "lite0-gem", "size": 128, "progress": False}
-            index_folder(root / kind, root / f"{kind}-index", gem_model, **options)
+            index_folder(
+                root / kind,
+                root / f"{kind}-index",
+                gem_model,
+                model_name="lite0-gem",
+                options=IndexOptions(size=128),
+                progress=False,
+            )
         return open_index(root / "with-index"), open_index(root / "without-index")
 
 
@@ -132,7 +143,7 @@ def test_only_a_photograph_of_the_database_can_be_excluded(searcher):
 
 def test_a_database_of_the_query_alone_has_no_hits(twice):
     full, _ = twice
-    one = replace(full, index=type(full.index)(full.index.descriptors[:1], ("00.png",)))
+    one = replace(full, index=full.index.build(full.index.descriptors[:1], ("00.png",)))
     found = one.search(full.folder / "00.png", rerank="hypergraph", exclude="00.png")
     assert found.names == ()
 

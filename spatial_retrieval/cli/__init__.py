@@ -9,9 +9,21 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from spatial_retrieval.files import printable
+
 __all__ = ["CallError", "main"]
 
-_COMMAND_MODULES = ("retrieval", "evaluate", "data", "localize", "train", "demo")
+_COMMAND_MODULES = (
+    "retrieval",
+    "groups",
+    "evaluate",
+    "data",
+    "localize",
+    "train",
+    "whiten",
+    "models",
+    "demo",
+)
 
 
 class CallError(ValueError):
@@ -20,19 +32,37 @@ class CallError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show is escaped
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     args = parser.parse_args(argv)
     try:
+        _choose_weights(args)
         args.run(args)
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
         print(f"spatial-retrieval: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, CallError) else 1
+    except MemoryError:
+        if args.debug:
+            raise
+        print("spatial-retrieval: out of memory", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("spatial-retrieval: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _choose_weights(args: argparse.Namespace) -> None:
+    """``--weights random`` of ``timm:NAME`` is the model ``timm-random:NAME``."""
+    if getattr(args, "weights", "pretrained") == "pretrained":
+        return
+    if not (args.model or "").startswith("timm:"):
+        raise CallError(f"--weights random: expected --model timm:NAME, got {args.model!r}")
+    args.model = args.model.replace("timm:", "timm-random:", 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,4 +78,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__

@@ -3,7 +3,7 @@
 import argparse
 import math
 
-__all__ = ["box", "fraction", "point", "positive", "scales"]
+__all__ = ["box", "fraction", "point", "positive", "scales", "shard"]
 
 
 def positive(text: str) -> int:
@@ -45,6 +45,14 @@ def scales(text: str) -> tuple[float, ...]:
     if min(values) <= 0:
         raise argparse.ArgumentTypeError(f"expected factors above 0, got {text!r}")
     return values
+
+
+def shard(text: str) -> tuple[int, int]:
+    """i/n with 0 ≤ i < n."""
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise argparse.ArgumentTypeError(f"expected i/n with 0 ≤ i < n, got {text!r}")
+    return int(first), int(second)
 
 
 def _numbers(text: str, count: int | None, expected: str) -> tuple[float, ...]:

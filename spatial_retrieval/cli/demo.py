@@ -1,7 +1,8 @@
-"""``demo``: the page."""
+"""``demo``: the page, served."""
 
 import argparse
 import ctypes
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,40 @@ def add_parser(subparsers: Any) -> None:
     source.add_argument("--index", type=Path, metavar="INDEX", help="an index made beforehand")
     demo.add_argument("--model", metavar="M", help="name or folder of the model to begin with")
     demo.add_argument("--share", action="store_true", help="make a public link")
-    demo.add_argument("--auth", type=_account, metavar="USER:PASSWORD", help="ask for it")
+    demo.add_argument(
+        "--auth-file",
+        type=Path,
+        metavar="FILE",
+        help="ask for a password: lines USER:PASSWORD (or set SPATIAL_RETRIEVAL_AUTH)",
+    )
+    demo.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name under which a proxy makes the page public; may be given again",
+    )
     demo.add_argument("--port", type=_port, metavar="P", help="port (the first free from 7860)")
     demo.set_defaults(run=_demo)
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from spatial_retrieval.demo.page import build_page, launch_options
+    from spatial_retrieval.demo.accounts import Accounts
+    from spatial_retrieval.demo.server import build_app, local_hosts, serve
 
+    try:
+        accounts = Accounts.read(args.auth_file)
+    except ValueError as error:
+        raise CallError(str(error)) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     _keep_memory_flat()
     service = _service(args)
     service.warm()
-    build_page(service).launch(
-        share=args.share, auth=args.auth, server_port=args.port, **launch_options()
-    )
+    app = build_app(service, accounts=accounts, hosts=local_hosts(args.share, args.host))
+    try:
+        serve(app, port=args.port, share=args.share)
+    finally:
+        service.workspace.close()
 
 
 def _keep_memory_flat() -> None:
@@ -84,10 +105,3 @@ def _port(text: str) -> int:
     if (port := positive(text)) > 65_535:
         raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
     return port
-
-
-def _account(text: str) -> tuple[str, str]:
-    user, colon, password = text.partition(":")
-    if not (user and colon and password):
-        raise argparse.ArgumentTypeError("expected USER:PASSWORD")
-    return user, password

@@ -9,18 +9,19 @@ A download that stops continues where it stopped, if the server says that the fi
 same. An archive is unpacked once, noted, and deleted; running again does only what is left.
 """
 
-import json
+import gzip
 import logging
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spatial_retrieval.datasets.remotes import DATASETS, Remote
-from spatial_retrieval.files import cache_dir, sha256_of, write_json
+from spatial_retrieval.files import cache_dir, read_json, sha256_of, write_json
 
 __all__ = ["DATASETS", "Remote", "default_root", "download", "fetch"]
 
@@ -74,12 +75,13 @@ def fetch(remote: Remote, folder: Path, *, say: Callable[[str], None] = _LOG.inf
     if done.exists():
         return
     sums = folder / "checksums.json"
-    known = json.loads(sums.read_text()) if sums.exists() else {}
+    known = read_json(sums) if sums.exists() else {}
     expected = remote.sha256 or known.get(remote.file)
     say(f"checking {remote.file}" if target.exists() else f"downloading {remote.file}")
     _from_mirrors(remote, target, expected)
     found = expected or sha256_of(target)
     if not expected:
+        _check_whole(target)
         say(f"{remote.file}: no published checksum; trusted on first use, sha256 {found}")
     if known.get(remote.file) != found:
         write_json(sums, {**known, remote.file: found})
@@ -89,6 +91,26 @@ def fetch(remote: Remote, folder: Path, *, say: Callable[[str], None] = _LOG.inf
         done.parent.mkdir(exist_ok=True)
         done.touch()
         target.unlink()
+
+
+def _check_whole(path: Path) -> None:
+    """Read a compressed archive to its end, where its own checksum is.
+
+    Raises:
+        ValueError: if it does not hold what was compressed; it is removed.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        path.unlink()
+        raise ValueError(
+            f"{path}: arrived damaged ({error}) and was removed; run again to fetch it anew"
+        ) from error
 
 
 def _from_mirrors(remote: Remote, target: Path, sha256: str | None) -> None:
@@ -148,9 +170,13 @@ class _Resuming:
         """Bytes that can be kept, and by what the server knows whether they are still current."""
         if not (note.exists() and self.part.exists()):
             return 0, ""
-        value = json.loads(note.read_text())
-        usable = value["url"] == url and value["stamp"]
-        return (self.part.stat().st_size, value["stamp"]) if usable else (0, "")
+        try:
+            value = read_json(note)
+        except ValueError:
+            return 0, ""
+        stamp = value.get("stamp")
+        usable = value.get("url") == url and isinstance(stamp, str) and stamp
+        return (self.part.stat().st_size, stamp) if usable else (0, "")
 
     def _receive(self, hit: Any, have: int, size: int) -> None:
         from tqdm.auto import tqdm
@@ -179,7 +205,7 @@ def _unpack(archive: Path, folder: Path, *, flat: bool) -> None:
                     _flat_image(tar, member, folder)
                 elif member.isfile() or member.isdir():
                     tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(
             f"{archive}: no readable archive ({error}); delete it and run again"
         ) from error

@@ -11,8 +11,6 @@ GLDv2-clean (Weyand et al., CVPR 2020; Yokoo et al., 2020)::
 
     train_clean.csv                 landmark_id,images with ids separated by spaces
     train/<a>/<b>/<c>/<abc…>.jpg
-
-And any folder whose sub-folders are the landmarks.
 """
 
 import csv
@@ -25,15 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from spatial_retrieval.datasets.folders import list_images
 from spatial_retrieval.datasets.revisited import DatasetMissingError
 from spatial_retrieval.datasets.safe_pickle import load_plain_pickle
 
 __all__ = [
     "TrainingImages",
-    "folder_labels",
     "load_gldv2_clean",
-    "load_labelled_folder",
     "load_sfm120k",
     "load_sfm120k_whitening",
 ]
@@ -97,19 +92,20 @@ def load_gldv2_clean(root: str | os.PathLike[str], *, partial: bool = False) -> 
     """Read GLDv2-clean.
 
     Args:
-        root: folder of ``train_clean.csv`` and ``train``.
+        root: folder of ``train_clean.csv`` and ``train``, or the one that holds ``gldv2-clean``.
         partial: take the images that are there; otherwise one that is missing is an error.
 
     Raises:
         DatasetMissingError: if the list is not there, or an image that is needed.
         ValueError: if a line of the list is of another form.
     """
-    root = Path(root)
-    listing = root / "train_clean.csv"
-    if not listing.is_file():
-        raise DatasetMissingError(f"{listing} is not there; {_advice('gldv2-clean', root)}")
+    folders = (Path(root), Path(root) / "gldv2-clean")
+    root = next((folder for folder in folders if (folder / "train_clean.csv").is_file()), None)
+    if root is None:
+        missing = folders[0] / "train_clean.csv"
+        raise DatasetMissingError(f"{missing} is not there; {_advice('gldv2-clean', folders[0])}")
     paths, labels, names = [], [], []
-    for landmark, ids in _gldv2_rows(listing):
+    for landmark, ids in _gldv2_rows(root / "train_clean.csv"):
         files = [root / "train" / i[0] / i[1] / i[2] / f"{i}.jpg" for i in ids]
         there = [file for file in files if file.is_file()]
         if len(there) < len(files) and not partial:
@@ -120,38 +116,6 @@ def load_gldv2_clean(root: str | os.PathLike[str], *, partial: bool = False) -> 
             labels += [len(names)] * len(there)
             names.append(landmark)
     return TrainingImages(tuple(paths), np.array(labels, dtype=np.int64), tuple(names))
-
-
-def load_labelled_folder(folder: str | os.PathLike[str]) -> TrainingImages:
-    """Read a folder of folders: each sub-folder is a landmark, with all photographs below it.
-
-    Raises:
-        ValueError: if there is no photograph, or one lies outside all sub-folders.
-    """
-    names = list_images(folder)
-    labels, label_names = folder_labels(names)
-    return TrainingImages(tuple(Path(folder) / name for name in names), labels, label_names)
-
-
-def folder_labels(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels (N,) of relative names by their first folder, and what the labels are called.
-
-    Raises:
-        ValueError: if a name has no folder.
-
-    Example:
-        >>> folder_labels(["tower/1.jpg", "bridge/a/1.jpg", "tower/2.jpg"])
-        (array([1, 0, 1]), ('bridge', 'tower'))
-    """
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        raise ValueError(
-            f"expected every photograph in a sub-folder that is its label, got {loose[0]!r} "
-            f"and {len(loose) - 1} others outside"
-        )
-    folders = [name.split("/", 1)[0] for name in names]
-    label_names, labels = np.unique(folders, return_inverse=True)
-    return labels.astype(np.int64), tuple(map(str, label_names))
 
 
 def _sfm_file(root: Path, name: str) -> Path:

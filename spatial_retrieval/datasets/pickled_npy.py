@@ -46,7 +46,9 @@ def load_pickled_npy(
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = reader(file)
-    except (ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy reads the header by Python's own parser
         raise UnsafePickleError(f"{name}: no readable .npy file") from error
     if shape != () or not dtype.hasobject:
         raise UnsafePickleError(f"{name}: expected one dictionary, got an array {shape} {dtype}")
@@ -56,7 +58,9 @@ def load_pickled_npy(
         raise UnsafePickleError(f"{name}: expected one dictionary")
     try:
         return {_value(k): _value(v) for k, v in items[0].items()}
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what numpy makes of a wrong shape or type is not foreseeable
         raise UnsafePickleError(f"{name}: damaged array ({type(error).__name__})") from error
 
 
@@ -72,6 +76,11 @@ class _Array:
         _, self.shape, self.dtype, fortran, self.items = state
         if fortran and len(self.shape) > 1:
             self.shape = ("fortran", *self.shape)
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What it holds, for the reader that counts it."""
+        return (self.items,)
 
     def numbers(self) -> np.ndarray:
         if self.dtype.code == "O":

@@ -8,24 +8,30 @@ import gradio as gr
 
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.components import said
-from spatial_retrieval.demo.queries import Query
-from spatial_retrieval.demo.service import RERANKERS, Service
-from spatial_retrieval.demo.sessions import Upload
+from spatial_retrieval.demo.queries import KeptQuery
+from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.uploads import Upload
 from spatial_retrieval.localize import THRESHOLD
+from spatial_retrieval.rerank import BASIC_NAMES
 
 __all__ = ["Endpoints", "add_endpoints"]
-
-_LONGEST = 4 * limits.MAX_UPLOAD_BYTES // 3 + 4  # characters of one photograph in base64
 
 
 def add_endpoints(service: Service) -> None:
     """Add all endpoints to the current blocks, one heavy call at a time."""
     made = Endpoints(service)
-    functions = (made.about, made.search, made.localize, made.seed, made.inside, made.needed,
-                 made.add_photographs, made.delete_photographs)  # fmt: skip
+    functions = (
+        made.about,
+        made.search,
+        made.localize,
+        made.seed,
+        made.inside,
+        made.needed,
+        made.add_photographs,
+        made.delete_photographs,
+    )
     for function in functions:
-        gr.api(said(function), api_name=function.__name__, concurrency_id="model",
-               concurrency_limit=1)  # fmt: skip
+        gr.api(said(function), api_name=function.__name__, concurrency_limit=None)
 
 
 class Endpoints:
@@ -45,14 +51,20 @@ class Endpoints:
             "examples": [] if gallery is None else [example.label for example in gallery.examples],
             "photographs": 0 if gallery is None else len(gallery.names),
             "models": list(self._service.shelf.names),
-            "rerankers": list(RERANKERS),
-            "hits": limits.MAX_ANSWERS,
+            "rerankers": list(BASIC_NAMES),
+            "hits": limits.MAX_HITS,
+            "bytes": limits.MAX_JSON_BYTES,
         }
 
     def search(
-        self, query: str, box: list[float] | None = None, model: str | None = None,
-        rerank: str = "none", k: int = 12, photographs: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        query: str,
+        box: list[float] | None = None,
+        model: str | None = None,
+        rerank: str = "none",
+        k: int = 12,
+        photographs: str | None = None,
+    ) -> dict[str, Any]:
         """Rank a gallery by a query, or by a box x0, y0, x1, y1 of it."""
         asked = self._open(query, photographs)
         results = self._service.search(
@@ -61,18 +73,23 @@ class Endpoints:
         return {"size": list(asked.image.size), **results.to_json()}
 
     def localize(
-        self, query: str, points: list[list[float]] | None = None, box: list[float] | None = None,
-        model: str | None = None, k: int = 12, threshold: float = THRESHOLD,
+        self,
+        query: str,
+        marks: list[list[float]] | None = None,
+        model: str | None = None,
+        k: int = 12,
+        threshold: float = THRESHOLD,
         photographs: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """Where in the hits is what points (x, y, wanted) or a box mark on the query."""
+    ) -> dict[str, Any]:
+        """Where in the hits is what is marked on the query: by points x, y, wanted or a box."""
+        points, box = _marked(marks)
         asked = self._open(query, photographs)
         results = self._service.search(asked.key, box=box, model=model, k=k, gallery=photographs)
-        places = self._service.locate(results, points=points, box=box, threshold=threshold)
+        localized = self._service.localize(results, points=points, box=box, threshold=threshold)
         return {
             "size": list(asked.image.size),
-            "hits": [found.to_json() for found in places.found],
-            "milliseconds": {**results.milliseconds, **places.milliseconds},
+            "hits": [found.to_json() for found in localized.found],
+            "milliseconds": {**results.milliseconds, **localized.milliseconds},
         }
 
     def seed(self, query: str, model: str | None = None) -> list[float]:
@@ -127,17 +144,29 @@ class Endpoints:
         self._service.forget(photographs)
         return "deleted"
 
-    def _open(self, query: Any, photographs: str | None) -> Query:
+    def _open(self, query: Any, photographs: str | None) -> KeptQuery:
         if isinstance(query, str) and len(query) <= 3 and query.isdecimal():
             return self._service.queries.open_example(int(query), photographs)
         return self._service.queries.open(Upload("the query", _decoded(query)))
 
 
+def _marked(marks: Any) -> tuple[list[Any], Any]:
+    """Points, and the box among the marks: it has four numbers."""
+    if marks is None:
+        return [], None
+    if not isinstance(marks, list) or len(marks) > limits.MAX_POINTS + 1:
+        raise ValueError(f"expected at most {limits.MAX_POINTS} points and a box as marks")
+    boxes = [mark for mark in marks if isinstance(mark, list) and len(mark) == 4]
+    if len(boxes) > 1:
+        raise ValueError(f"expected at most one box among the marks, got {len(boxes)}")
+    return [mark for mark in marks if mark not in boxes], boxes[0] if boxes else None
+
+
 def _decoded(text: Any) -> bytes:
-    if not isinstance(text, str) or len(text) > _LONGEST:
+    if not isinstance(text, str) or len(text) > limits.MAX_JSON_BYTES:
         raise ValueError(
             "expected a photograph as base64 text of at most "
-            f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB, or an example's number as text"
+            f"{limits.MAX_JSON_BYTES // 1_000_000} MB, or an example's number as text"
         )
     try:
         return base64.b64decode(text, validate=True)

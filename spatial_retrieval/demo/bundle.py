@@ -1,4 +1,4 @@
-"""Everything about one question in one file: hits as JSON and CSV, places, overlays."""
+"""Everything about one question in one file: hits as JSON and CSV, regions, overlays."""
 
 import io
 import json
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from PIL import Image
 
 from spatial_retrieval.demo.gallery import jpeg
-from spatial_retrieval.demo.locate import Places
+from spatial_retrieval.demo.localizer import LocalizedHits
 from spatial_retrieval.demo.results import Results
 
 __all__ = ["bundle"]
 
 
-def bundle(results: Results, places: Places, pictures: Sequence[bytes]) -> bytes:
-    """A zip archive of hits.json, hits.csv, places.json and one overlay for each hit.
+def bundle(results: Results, localized: LocalizedHits, pictures: Sequence[bytes]) -> bytes:
+    """A zip archive of hits.json, hits.csv, regions.json and one overlay for each hit.
 
     Args:
         results: the hits.
-        places: what was found in them.
-        pictures: JPEG of each hit, of the size that ``places`` are measured in.
+        localized: the regions found in them.
+        pictures: JPEG of each hit, of the size that ``localized`` is measured in.
     """
     from spatial_retrieval.plots.localization import overlay
 
@@ -28,8 +28,8 @@ def bundle(results: Results, places: Places, pictures: Sequence[bytes]) -> bytes
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("hits.json", _text(results.to_json()))
         archive.writestr("hits.csv", results.to_csv())
-        archive.writestr("places.json", _text([found.to_json() for found in places.found]))
-        for found, picture in zip(places.found, pictures, strict=True):
+        archive.writestr("regions.json", _text([found.to_json() for found in localized.found]))
+        for found, picture in zip(localized.found, pictures, strict=True):
             drawn = overlay(Image.open(io.BytesIO(picture)), found.result)
             archive.writestr(f"overlays/{found.rank:02d}.jpg", jpeg(drawn, 90))
     return buffer.getvalue()

@@ -1,29 +1,30 @@
 """The page's components: an upload, pictures to choose from, a query to draw on; and errors."""
 
 import functools
+import re
 from collections.abc import Callable
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from spatial_retrieval.demo import limits
-from spatial_retrieval.demo.sessions import Upload
+from spatial_retrieval.demo.visitor import visiting
 
 __all__ = [
     "MAX_FILE",
     "asset",
     "card_grid",
     "event_value",
-    "photograph",
+    "photograph_upload",
     "query_canvas",
     "said",
     "said_gently",
-    "uploaded",
 ]
 
+_PATH = re.compile(r"(?<![\w/<])(?:[A-Za-z]:\\|/)[\w.~+-]+(?:[/\\][\w.~+ -]*)+")
 MAX_FILE = f"{limits.MAX_UPLOAD_BYTES // 1_000_000}mb"
 
 
@@ -32,8 +33,9 @@ def asset(name: str) -> str:
     return (files("spatial_retrieval") / "assets" / "demo" / name).read_text(encoding="utf-8")
 
 
-def photograph(label: str, elem_id: str) -> gr.Image:
-    """Takes one photograph. Listen with ``preprocess=False`` and read it with :func:`uploaded`.
+def photograph_upload(label: str, elem_id: str) -> gr.Image:
+    """Takes one photograph. Listen with ``preprocess=False`` and read it with
+    :meth:`~spatial_retrieval.demo.uploads.Uploads.find`.
 
     Gradio's own decoding ignores EXIF orientation, clips 16 bits and fails on damaged files before
     the handler runs; the service decodes the file itself.
@@ -47,18 +49,6 @@ def photograph(label: str, elem_id: str) -> gr.Image:
         height=120,
         elem_id=elem_id,
     )
-
-
-def uploaded(payload: Any) -> Upload:
-    """The file behind a payload of gradio, which has checked that it was uploaded.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    path = payload.get("path") if isinstance(payload, dict) else None
-    if not isinstance(path, str):
-        raise ValueError("choose a photograph: JPEG, PNG or WebP")
-    return Upload(str(payload.get("orig_name") or "the photograph"), Path(path))
 
 
 def query_canvas(value: str, elem_id: str) -> gr.HTML:
@@ -78,12 +68,13 @@ def event_value(event: gr.EventData, name: str) -> Any:
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a ValueError into a sentence on the page."""
+    """Turn a ValueError into a sentence on the page; whoever asks is the current visitor."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with visiting(_address()):
+                return function(*args, **kwargs)
         except ValueError as error:
             raise gr.Error(sentence(error), title="", print_exception=False) from error
 
@@ -97,7 +88,8 @@ def said_gently(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., An
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             try:
-                return function(*args, **kwargs)
+                with visiting(_address()):
+                    return function(*args, **kwargs)
             except ValueError as error:
                 gr.Warning(sentence(error), title="")
                 return (gr.skip(),) * outputs + (None,)
@@ -109,6 +101,13 @@ def said_gently(outputs: int) -> Callable[[Callable[..., Any]], Callable[..., An
 
 def sentence(error: Exception) -> str:
     """An error's message as a sentence, escaped: the page shows messages as HTML."""
-    text = str(error).strip() or type(error).__name__
+    text = _PATH.sub("a file", str(error).strip()) or type(error).__name__
     text = text[0].upper() + text[1:]
     return escape(text if text.endswith((".", "!", "?")) else text + ".")
+
+
+def _address() -> str:
+    """Of the browser or program whose event this is."""
+    request = LocalContext.request.get(None)
+    client = getattr(request, "client", None)
+    return client.host if client else ""

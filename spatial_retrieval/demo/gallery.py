@@ -9,26 +9,25 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from spatial_retrieval.datasets.folders import list_images
-from spatial_retrieval.demo.store import Store
-from spatial_retrieval.images import load_image, resize
+from spatial_retrieval.images import ImageError, load_image, resize
 from spatial_retrieval.index import DescriptorIndex
 
 __all__ = [
-    "Example",
+    "ExampleQuery",
     "Gallery",
     "embedded",
     "frame",
     "from_folder",
     "from_index",
     "jpeg",
-    "picture",
+    "tile",
 ]
 
 _EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class ExampleQuery:
     """A photograph offered as a query.
 
     Attributes:
@@ -65,7 +64,7 @@ class Gallery:
     folder: Path
     names: tuple[str, ...]
     labels: dict[str, str] = field(default_factory=dict)
-    examples: tuple[Example, ...] = ()
+    examples: tuple[ExampleQuery, ...] = ()
     note: str = ""
     index: Path | None = None
 
@@ -81,7 +80,7 @@ def embedded() -> Gallery:
     made = embedded_gallery()
     names = tuple(list_images(made.folder))
     examples = [
-        Example(e.query, _house(e.query), same=frozenset(e.hits), twins=frozenset(e.twins))
+        ExampleQuery(e.query, _house(e.query), same=frozenset(e.hits), twins=frozenset(e.twins))
         for e in made.examples
     ]
     return Gallery(
@@ -139,12 +138,12 @@ def from_index(index: str | Path) -> Gallery:
     )
 
 
-def picture(gallery: Gallery, name: str, side: int, pictures: Store[bytes]) -> bytes:
-    """A photograph of a gallery as JPEG of at most ``side`` pixels, from ``pictures`` if there."""
-    key = f"{gallery.key}/{side}/{name}"
-    return pictures.get_or(
-        key, lambda: jpeg(resize(load_image(gallery.folder / name, draft=side), side))
-    )
+def tile(path: Path, side: int) -> Image.Image:
+    """A photograph of at most ``side`` pixels; an empty tile where it cannot be read any more."""
+    try:
+        return resize(load_image(path, draft=side), side)
+    except ImageError:
+        return Image.new("RGB", (side, side * 3 // 4), "#d4d4d8")
 
 
 def jpeg(image: Image.Image, quality: int = 82) -> bytes:
@@ -161,10 +160,10 @@ def frame(a: Image.Image, b: Image.Image, side: int) -> tuple[Image.Image, Image
     return tuple(ImageOps.pad(image, size, color="#808080") for image in (a, b))
 
 
-def _spaced(folder: Path, names: Sequence[str]) -> tuple[Example, ...]:
+def _spaced(folder: Path, names: Sequence[str]) -> tuple[ExampleQuery, ...]:
     step = max(1, len(names) // _EXAMPLES)
     chosen = names[::step][:_EXAMPLES]
-    return tuple(Example(folder / n, str(Path(n).with_suffix("")), n) for n in chosen)
+    return tuple(ExampleQuery(folder / n, str(Path(n).with_suffix("")), n) for n in chosen)
 
 
 def _house(path: Path) -> str:

@@ -10,6 +10,7 @@ and the contributions of all cells add up to the similarity without the whitenin
 of two heads has two such similarities; its own is their weighted mean.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +27,11 @@ from spatial_retrieval.layers.smoothing import LearnableSmoothing
 from spatial_retrieval.models import Head, RetrievalModel
 from spatial_retrieval.models.head import Maps
 
-__all__ = ["Inside", "Part", "contributions", "heat_png", "look_inside"]
+__all__ = ["Inside", "SimilarityPart", "contributions", "heat_png", "look_inside"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SimilarityPart:
     """A part of the descriptor: its weight in the similarity, and its own cosine similarity."""
 
     name: str
@@ -47,7 +48,7 @@ class Inside:
         cell: row and column of the point on the query's map.
         stages: name → the query's map (1, C, H, W) after each stage.
         inputs: context layer's name → the map that it receives.
-        layers: context layer's name → the layer.
+        layers: context layer's name → the layer, on the processor and in float32 like the maps.
         parts: what the similarity is made of.
         shares: (H, W) contributions of the query's cells to it, and (H', W') of the hit's.
     """
@@ -58,7 +59,7 @@ class Inside:
     stages: dict[str, Tensor]
     inputs: dict[str, Tensor]
     layers: dict[str, torch.nn.Module]
-    parts: tuple[Part, ...]
+    parts: tuple[SimilarityPart, ...]
     shares: tuple[Tensor, Tensor]
 
     @property
@@ -90,23 +91,25 @@ class Inside:
 
 
 def look_inside(
-    model: RetrievalModel, query: Image.Image, other: Path, point: tuple[float, float]
+    model: RetrievalModel,
+    query: Image.Image,
+    other: Path | Image.Image,
+    point: tuple[float, float],
 ) -> Inside:
     """Run both photographs and keep what happens on the way.
 
     Args:
         model: the model.
         query: the query.
-        other: file of a hit.
+        other: a hit.
         point: (x, y) in the query's pixels.
     """
     images = [
-        resize(query, DEFAULT_SIZE),
-        resize(load_image(other, draft=DEFAULT_SIZE), DEFAULT_SIZE),
+        resize(load_image(image, draft=DEFAULT_SIZE), DEFAULT_SIZE) for image in (query, other)
     ]
     tensors = [to_tensor(image)[None].to(model.device) for image in images]
     with torch.no_grad():
-        stages = model.stages(tensors[0])
+        stages = {name: x.float().cpu() for name, x in model.stages(tensors[0]).items()}
         maps = [model.maps(x) for x in tensors]
         found = [_part(name, weight, head, maps) for name, (head, weight) in model.heads.items()]
     parts, pairs = zip(*found, strict=True)
@@ -115,15 +118,25 @@ def look_inside(
         sum(part.weight * _on_grid(pair[i], x) for part, pair in zip(parts, pairs, strict=True))
         for i, x in enumerate(grids)
     )
-    stages = {name: x.float().cpu() for name, x in stages.items()}
-    height, width = grids[0].shape[-2:]
-    cell = (
-        min(int(point[1] * height / query.height), height - 1),
-        min(int(point[0] * width / query.width), width - 1),
-    )
-    layers = dict(model.context.named_children())
+    layers = {name: _on_processor(layer) for name, layer in model.context.named_children()}
     inputs = dict(zip(layers, stages.values(), strict=False))
+    cell = _cell(point, query.size, grids[0])
     return Inside(*images, cell, stages, inputs, layers, parts, shares)
+
+
+def _cell(point: tuple[float, float], size: tuple[int, int], x: Tensor) -> tuple[int, int]:
+    """Row and column of a pixel of a photograph of ``size`` on its map (1, C, H, W)."""
+    height, width = x.shape[-2:]
+    row, column = int(point[1] * height / size[1]), int(point[0] * width / size[0])
+    return min(row, height - 1), min(column, width - 1)
+
+
+def _on_processor(layer: torch.nn.Module) -> torch.nn.Module:
+    """The layer itself if it is there already; otherwise a copy."""
+    values = [*layer.parameters(), *layer.buffers()]
+    there = all(v.device.type == "cpu" and v.dtype != torch.float16 for v in values)
+    there = there and all(v.dtype != torch.bfloat16 for v in values)
+    return layer if there else deepcopy(layer).float().cpu()
 
 
 def contributions(head: Head, maps: Maps, other: Tensor) -> Tensor:
@@ -157,11 +170,13 @@ def contributions(head: Head, maps: Maps, other: Tensor) -> Tensor:
     return sum(_on_grid((g * x).sum(dim=1)[0].detach().cpu(), main) for g, x in each)
 
 
-def _part(name: str, weight: float, head: Head, maps: list[Maps]) -> tuple[Part, list[Tensor]]:
+def _part(
+    name: str, weight: float, head: Head, maps: list[Maps]
+) -> tuple[SimilarityPart, list[Tensor]]:
     """A head's similarity of two photographs, and what each cell of either adds to it."""
     a, b = (head(m) for m in maps)
     pair = [contributions(head, maps[0], b), contributions(head, maps[1], a)]
-    return Part(name, weight, float((a * b).sum())), pair
+    return SimilarityPart(name, weight, float((a * b).sum())), pair
 
 
 def _on_grid(shares: Tensor, x: Tensor) -> Tensor:

@@ -5,30 +5,48 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "MAX_ANSWERS",
+    "MAX_ALL_UPLOADS",
+    "MAX_HITS",
+    "MAX_JPEG_PIXELS",
+    "MAX_JSON_BYTES",
+    "MAX_JSON_MARKS",
     "MAX_PHOTOGRAPHS",
+    "MAX_WHOLE_PIXELS",
     "MAX_POINTS",
     "MAX_QUERIES",
     "MAX_SESSIONS",
-    "MAX_SIDE",
+    "LONGEST_SIDE",
     "MAX_UPLOAD_BYTES",
+    "MAX_VISITOR_UPLOADS",
+    "QUERIES_EACH",
+    "SESSIONS_EACH",
     "SESSION_SECONDS",
-    "box",
+    "UPLOAD_SECONDS",
+    "marked_box",
     "choice",
     "number",
-    "points",
+    "marked_points",
     "position",
     "whole",
 ]
 
-MAX_ANSWERS = 48  # hits to one query
+MAX_HITS = 48  # hits to one query
 MAX_POINTS = 24  # seeds on one query
-MAX_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
+LONGEST_SIDE = 1024  # pixels of a photograph's longest side, once it is inside
 MAX_UPLOAD_BYTES = 15_000_000  # of one file
+MAX_JPEG_PIXELS = 40_000_000  # of a JPEG, which is decoded at a fraction of its size
+MAX_WHOLE_PIXELS = 16_000_000  # of a PNG or WebP, which is decoded whole
 MAX_PHOTOGRAPHS = 60  # in one visitor's gallery
-MAX_SESSIONS = 12  # galleries of visitors kept at once; the one unused longest goes first
+MAX_SESSIONS = 12  # galleries of visitors kept at once
+SESSIONS_EACH = 2  # of one visitor
 MAX_QUERIES = 48  # queries kept at once
-SESSION_SECONDS = 3600
+QUERIES_EACH = 16  # of one visitor
+SESSION_SECONDS = 3600  # a gallery or query is kept after its last use
+UPLOAD_SECONDS = 900  # an upload waits to be used
+MAX_VISITOR_UPLOADS = 200_000_000  # bytes of one visitor's uploads that wait
+MAX_ALL_UPLOADS = 1_000_000_000  # of everybody's
+MAX_JSON_BYTES = 12_000_000  # of one request that is no upload
+MAX_JSON_MARKS = 20_000  # commas and brackets in it: each becomes an object many times its size
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:
@@ -65,7 +83,7 @@ def position(value: Any, name: str, count: int) -> int:
     return whole(value, name, 0, count - 1)
 
 
-def box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+def marked_box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
     """A box in pixels, cut to an image of ``size`` (width, height); None or empty: no box."""
     if value is None or (isinstance(value, list | tuple) and not value):
         return None
@@ -82,7 +100,7 @@ def box(value: Any, size: tuple[int, int]) -> tuple[float, float, float, float] 
     return cut
 
 
-def points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
+def marked_points(value: Any, size: tuple[int, int]) -> list[tuple[float, float, bool]]:
     """Seeds (x, y, wanted) inside an image of ``size``, at most ``MAX_POINTS``."""
     if value is None:
         return []

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 
+import numpy as np
+
 from spatial_retrieval.demo.gallery import Gallery
 from spatial_retrieval.demo.limits import MAX_SESSIONS
 from spatial_retrieval.demo.store import Store
@@ -14,19 +16,22 @@ from spatial_retrieval.files import cache_dir
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.indexing import index_folder
 from spatial_retrieval.models import RetrievalModel, embedded_models, load_model
+from spatial_retrieval.rerank import FeatureCache
 from spatial_retrieval.searcher import Searcher, open_index
 
 __all__ = ["PREFERRED", "TITLES", "Shelf", "default_model"]
 
-PREFERRED = ("lite0-spatial", "lite0-smooth", "lite0-refine", "lite0-gem")
+PREFERRED = ("lite0-spatial", "lite0-gem")
 TITLES = {
     "lite0-gem": "GeM",
-    "lite0-solar": "SOLAR-style attention",
-    "lite0-smooth": "Learnable smoothing",
-    "lite0-refine": "Spatial context refinement",
-    "lite0-spatial": "Smoothing + refinement",
+    "lite0-spatial": "Spatial context",
+    "lite0-gem-v1": "GeM, version 1",
+    "lite0-spatial-v1": "Spatial context, version 1",
 }
 
+DescribedRows = list[tuple[str, np.ndarray]]  # names with their descriptors (D,)
+
+_FEATURES = 500  # photographs whose SIFT features are kept, a quarter of a megabyte each
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,6 +52,7 @@ class Shelf:
         self.names = tuple(dict.fromkeys(names))
         self._models: dict[str, RetrievalModel] = {}
         self._searchers: dict[tuple[str, str], Searcher] = {}
+        self._features = FeatureCache(capacity=_FEATURES)  # one for all models of the main gallery
         self._private: Store[Searcher] = Store(2 * MAX_SESSIONS)
         self._lock = threading.RLock()
 
@@ -63,32 +69,51 @@ class Shelf:
 
     def searcher(self, gallery: Gallery, name: str) -> Searcher:
         """The gallery's index under a model; described now if it wasn't before."""
+        if gallery.key.startswith("own-"):
+            key = f"{gallery.key}/{name}"
+            return self._private.get_or(
+                key, lambda: self._in_memory(gallery, name, self.rows(gallery, name))
+            )
         with self._lock:
-            if gallery.key.startswith("own-"):
-                key = f"{gallery.key}/{name}"
-                return self._private.get_or(key, lambda: self._in_memory(gallery, name))
             key = gallery.key, name
             if key not in self._searchers:
                 self._searchers[key] = self._on_disk(gallery, name)
             return self._searchers[key]
 
+    def keep(self, gallery: Gallery, name: str, rows: DescribedRows) -> None:
+        """Keep a visitor's gallery that has been described."""
+        self._private.put(f"{gallery.key}/{name}", self._in_memory(gallery, name, rows))
+
+    def rows(self, gallery: Gallery, name: str, few: slice = slice(None)) -> DescribedRows:
+        """Descriptors of a gallery's photographs, or of a few of them; unreadable ones left out."""
+        names = gallery.names[few]
+        result = describe_readable(self.model(name), [gallery.folder / n for n in names])
+        return [(names[i], row) for i, row in zip(result.kept, result.descriptors, strict=True)]
+
+    def forget(self, gallery: str) -> None:
+        """Forget a visitor's gallery."""
+        self._private.drop_where(lambda key, value: key.startswith(f"{gallery}/"))
+
     def _on_disk(self, gallery: Gallery, name: str) -> Searcher:
+        model = self.model(name)
         if gallery.index is not None:
             info = DescriptorIndex.load(gallery.index).info
-            if info["model_hash"] == self.model(name).fingerprint():
+            if info["model_hash"] == model.fingerprint():
                 return open_index(gallery.index, model=name)
-        model = self.model(name)
         home = cache_dir() / "demo" / f"{gallery.key}-{model.fingerprint()[:12]}"
         index = _kept_index(gallery, home, model, name)
-        return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder)
+        return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder, features=self._features)
 
-    def _in_memory(self, gallery: Gallery, name: str) -> Searcher:
-        model = self.model(name)
-        files = [gallery.folder / photograph for photograph in gallery.names]
-        result = describe_readable(model, files, progress=True)
-        names = [gallery.names[i] for i in result.kept]
-        index = DescriptorIndex.build(result.descriptors, names)
-        return Searcher(index, model, DEFAULT_SIZE, folder=gallery.folder)
+    def _in_memory(self, gallery: Gallery, name: str, rows: DescribedRows) -> Searcher:
+        if not rows:
+            raise ValueError("none of these photographs can be read any more")
+        names, descriptors = zip(*rows, strict=True)
+        info = {"model_hash": self.model(name).fingerprint()}
+        index = DescriptorIndex.build(np.stack(descriptors), names, info)
+        features = FeatureCache(capacity=2 * len(names))  # goes with the gallery
+        return Searcher(
+            index, self.model(name), DEFAULT_SIZE, folder=gallery.folder, features=features
+        )
 
 
 def _kept_index(gallery: Gallery, home: Path, model: RetrievalModel, name: str) -> DescriptorIndex:

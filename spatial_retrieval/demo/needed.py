@@ -14,13 +14,13 @@ from spatial_retrieval.rerank.uncertainty import entropy
 from spatial_retrieval.rerank.verification import Matches
 from spatial_retrieval.searcher import Searcher
 
-__all__ = ["TRUSTED", "Agreement", "Verified", "agreement", "verified"]
+__all__ = ["TRUSTED_NATS", "HitAgreement", "Verified", "agreement", "verified"]
 
-TRUSTED = 1.0  # nats; above it the first hit is not to be trusted
+TRUSTED_NATS = 1.0  # nats; above it the first hit is not to be trusted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Agreement:
+class HitAgreement:
     """Communities among the first hits.
 
     Attributes:
@@ -42,7 +42,7 @@ class Agreement:
     @property
     def needed(self) -> bool:
         """Whether the first hit is not to be trusted."""
-        return self.uncertainty > TRUSTED
+        return self.uncertainty > TRUSTED_NATS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class Verified:
     Attributes:
         before, after: the hits, ranked.
         inliers: name → point pairs that agree on one geometry.
-        matches: of the query with the best hit after verification.
+        matches: of the query with the best hit after verification; None if it cannot be read.
         best: file of that hit.
         milliseconds: stage → time.
     """
@@ -60,7 +60,7 @@ class Verified:
     before: tuple[Hit, ...]
     after: tuple[Hit, ...]
     inliers: dict[str, int]
-    matches: Matches
+    matches: Matches | None
     best: Path
     milliseconds: dict[str, float]
 
@@ -70,15 +70,26 @@ class Verified:
         return self.before[0].name != self.after[0].name
 
 
-def agreement(results: Results, searcher: Searcher) -> Agreement:
-    """How much the hits of a first search agree with each other."""
+def agreement(results: Results, searcher: Searcher, own: str | None = None) -> HitAgreement:
+    """How much the hits of a first search agree with each other.
+
+    Args:
+        results: of a first search.
+        searcher: the gallery's.
+        own: the query's name, if it is in the gallery; it is no neighbour of anything then.
+    """
     start = perf_counter()
     ids = [hit.id for hit in results.hits]
-    context = RerankContext(queries=np.zeros((1, 1)), database=searcher.index)
+    without = None if own is None else searcher.index.names.index(own)
+    context = RerankContext(
+        queries=np.zeros((1, 1)),
+        database=searcher.index,
+        own=None if without is None else np.array([without]),
+    )
     groups = context.communities(_ranking(results.hits), top=len(ids))[0]
-    neighbours = dict(zip(ids, context.lists().of(np.array(ids)), strict=True))
+    neighbours = dict(zip(ids, context.lists().of(ids, query=0), strict=True))
     spent = 1000 * (perf_counter() - start)
-    return Agreement(
+    return HitAgreement(
         uncertainty=entropy([len(group) for group in groups]),
         communities=groups,
         neighbours=neighbours,
@@ -97,6 +108,7 @@ def verified(results: Results, searcher: Searcher, folder: Path, query: Image.Im
         query_images=[query],
         query_boxes=[results.box],
         database_images=[folder / name for name in searcher.index.names],
+        features=searcher.features,
     )
     verifier, first = context.verifier("sift", sift()), _ranking(results.hits)
     counts = count_inliers(first, verifier.query)
@@ -111,7 +123,7 @@ def verified(results: Results, searcher: Searcher, folder: Path, query: Image.Im
     return Verified(
         before=results.hits,
         after=ranked,
-        inliers={a.name: int(n) for a, n in zip(results.hits, counts[0], strict=True)},
+        inliers={a.name: max(0, int(n)) for a, n in zip(results.hits, counts[0], strict=True)},
         matches=verifier.query(0, ranked[0].id),
         best=folder / ranked[0].name,
         milliseconds={**_first(results), "verification": spent},

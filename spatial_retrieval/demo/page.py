@@ -5,6 +5,9 @@ from html import escape
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# of its own statistics, which nobody can see here and which it sums up after every event
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
 import gradio as gr
 
@@ -18,7 +21,7 @@ from spatial_retrieval.demo.tabs.needed import NeededTab
 from spatial_retrieval.demo.tabs.own import OwnTab
 from spatial_retrieval.demo.tabs.search import SearchTab
 
-__all__ = ["build_page", "launch_options"]
+__all__ = ["build_page", "page_options"]
 
 _HOW = (
     "Image retrieval with spatial context in the descriptor. Choose a query and the gallery is "
@@ -28,7 +31,7 @@ _HOW = (
 
 
 def build_page(service: Service) -> gr.Blocks:
-    """The demo as gradio blocks; ``launch(**launch_options())`` them."""
+    """The demo as gradio blocks; see ``server.build_app``."""
     with gr.Blocks(title="Ask by picture", fill_width=True, delete_cache=(600, 3600)) as page:
         gr.HTML(_head(service))
         with gr.Row(equal_height=False):
@@ -48,30 +51,32 @@ def build_page(service: Service) -> gr.Blocks:
                     own = OwnTab(panel.shared)
         for tab in (first, second, third, fourth, last):
             panel.opens(tab)
-        for part in (search, localize, inside, needed, own):
+        for part in (search, localize, inside, needed):
             part.wire()
+        own.wire(
+            {
+                c: v
+                for part in (panel, search, localize, inside, needed)
+                for c, v in part.blank.items()
+            }
+        )
         panel.wire(search, localize, inside)
         add_endpoints(service)
-    page.queue(max_size=20, default_concurrency_limit=1)
+    page.queue(max_size=200, default_concurrency_limit=None, api_open=False)
     return page
 
 
-def launch_options() -> dict[str, Any]:
-    """What the page needs from ``launch``: its looks and its limits.
-
-    Gradio asks its own server over HTTP at the start; a proxy must not stand between.
-    """
-    for variable in ("no_proxy", "NO_PROXY"):
-        direct = [os.environ.get(variable, ""), "127.0.0.1", "localhost"]
-        os.environ[variable] = ",".join(filter(None, direct))
+def page_options() -> dict[str, Any]:
+    """What the page needs from ``gradio.mount_gradio_app``: its looks and its limits."""
     return {
         "theme": _theme(),
         "head": f"<style>{asset('page.css')}</style>",  # as css= gradio would prefix each rule
         "max_file_size": MAX_FILE,
         "footer_links": ["api", "settings"],
         "run_history": False,
-        # gradio's look at its own page gives up after 3 s, and a busy machine takes longer
-        "_frontend": False,
+        "show_error": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
     }
 
 

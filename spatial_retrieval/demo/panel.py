@@ -8,12 +8,12 @@ from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.components import (
     card_grid,
     event_value,
-    photograph,
+    photograph_upload,
     query_canvas,
     said,
     said_gently,
-    uploaded,
 )
+from spatial_retrieval.demo.queries import KeptQuery
 from spatial_retrieval.demo.service import Service
 from spatial_retrieval.demo.tabs.inside import InsideTab
 from spatial_retrieval.demo.tabs.localize import LocalizeTab
@@ -38,7 +38,7 @@ _SEND = (
     "?.dispatchEvent(new CustomEvent('{}', {{bubbles: true}}))"
 )
 
-_TO_ANSWERS = """() => {
+_TO_HITS = """() => {
   if (innerWidth <= 760) document.querySelector('.tabs')?.scrollIntoView({behavior: 'smooth'});
 }"""
 
@@ -57,11 +57,14 @@ class QueryPanel:
             self.clear = gr.Button("Clear marks", size="sm", min_width=80)
         choices = [("Gallery" if service.gallery is None else service.gallery.title, MAIN)]
         where = gr.Radio(
-            [*choices, ("Your photographs", OWN)], value=MAIN, label="Search in", visible=False,
+            [*choices, ("Your photographs", OWN)],
+            value=MAIN,
+            label="Search in",
+            visible=False,
             elem_id="where",
-        )  # fmt: skip
+        )
         examples = card_grid(example_cards(service, None), "examples")
-        self.drop = photograph("Your own query", "drop")
+        self.drop = photograph_upload("Your own query", "drop")
         self.shared = Shared(
             service=service,
             query=gr.State(None),
@@ -75,6 +78,17 @@ class QueryPanel:
             view=gr.State("search"),
         )
 
+    @property
+    def blank(self) -> dict[Any, Any]:
+        """Values that show nothing."""
+        shared = self.shared
+        return {
+            shared.query: None,
+            shared.marks: NO_MARKS,
+            shared.canvas: _EMPTY,
+            shared.results: None,
+        }
+
     def wire(self, search: SearchTab, localize: LocalizeTab, inside: InsideTab) -> None:
         """Connect the panel's events; a new query or box is searched for at once.
 
@@ -84,12 +98,15 @@ class QueryPanel:
         shared = self.shared
         shown = [shared.query, shared.marks, shared.canvas]
         chosen = shared.examples.choose(said(self._example), shared.place, shown, **HEAVY)
-        search.run(chosen.success).success(None, js=_TO_ANSWERS)
+        search.run(chosen.success).success(None, js=_TO_HITS)
         dropped = self.drop.upload(
-            said_gently(len(shown))(self._upload), self.drop, [*shown, self.drop],
-            preprocess=False, **HEAVY,
-        )  # fmt: skip
-        search.run(dropped.success).success(None, js=_TO_ANSWERS)
+            said_gently(len(shown))(self._upload),
+            self.drop,
+            [*shown, self.drop],
+            preprocess=False,
+            **HEAVY,
+        )
+        search.run(dropped.success).success(None, js=_TO_HITS)
         quick = {"queue": False, "show_progress": "hidden", "trigger_mode": "multiple"}
         marked = shared.canvas.box(
             self._marks,
@@ -109,18 +126,25 @@ class QueryPanel:
         localize.run(seeded.success, open_tab=True)
         inside.run(seeded.success)
         shared.where.input(
-            self._move, [shared.where, shared.own], [shared.place, shared.examples],
-            queue=False, api_visibility="private",
-        )  # fmt: skip
+            self._move,
+            [shared.where, shared.own],
+            [shared.place, shared.examples],
+            queue=False,
+            api_visibility="private",
+        )
         self.undo.click(None, js=_SEND.format("sr-undo"))
         self.clear.click(None, js=_SEND.format("sr-clear"))
 
     def opens(self, tab: gr.Tab) -> Any:
         """Note which tab is open, in the queue: only there does a change of state call others."""
         return tab.select(
-            lambda: tab.id, None, self.shared.view,
-            show_progress="hidden", concurrency_limit=None, api_visibility="private",
-        )  # fmt: skip
+            lambda: tab.id,
+            None,
+            self.shared.view,
+            show_progress="hidden",
+            concurrency_limit=None,
+            api_visibility="private",
+        )
 
     def _example(self, place: str | None, event: gr.EventData) -> tuple:
         service = self.shared.service
@@ -128,7 +152,13 @@ class QueryPanel:
 
     def _upload(self, payload: Any) -> tuple:
         service = self.shared.service
-        return (*show(service.queries.open(uploaded(payload)), service), None)
+        return (*show(self._opened(payload), service), None)
+
+    def _opened(self, payload: Any) -> KeptQuery:
+        uploads = self.shared.service.uploads
+        query = self.shared.service.queries.open(uploads.find(payload))
+        uploads.discard([payload])
+        return query
 
     def _move(self, where: str, own: str | None) -> tuple:
         place = own if where == OWN else None
@@ -144,7 +174,10 @@ class QueryPanel:
             stamp = limits.whole(event_value(event, "stamp"), "the stamp", 0, 2**53)
             points, box = (event_value(event, name) for name in ("points", "box"))
             size = self.shared.service.queries[query].image.size
-            marks = {"points": limits.points(points, size), "box": limits.box(box, size)}
+            marks = {
+                "points": limits.marked_points(points, size),
+                "box": limits.marked_box(box, size),
+            }
         except ValueError:
             return gr.skip()
         return gr.skip() if stamp < known["stamp"] else {**marks, "stamp": stamp}

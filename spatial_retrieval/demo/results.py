@@ -1,4 +1,4 @@
-"""What the service answers: plain values that the page draws and a program can read."""
+"""What the service returns: plain values that the page draws and a program can read."""
 
 import csv
 import io
@@ -84,7 +84,7 @@ class Results:
 
 
 def moves(first: Sequence[Hit], second: Sequence[Hit]) -> list[int | None]:
-    """For each of the second list's hits: places won since the first list; None: it is new."""
+    """For each of the second list's hits: ranks won since the first list; None: it is new."""
     before = {hit.name: hit.rank for hit in first}
     return [before[a.name] - a.rank if a.name in before else None for a in second]
 

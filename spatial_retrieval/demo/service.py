@@ -1,47 +1,68 @@
 """What the demo can do, without gradio: every value that comes in is checked here."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from spatial_retrieval.demo import limits
 from spatial_retrieval.demo.bundle import bundle
-from spatial_retrieval.demo.gallery import Example, Gallery, frame, jpeg, picture
+from spatial_retrieval.demo.gallery import Gallery, tile
 from spatial_retrieval.demo.inside import Inside, look_inside
-from spatial_retrieval.demo.locate import Locator, Places, strongest
+from spatial_retrieval.demo.line import Line
+from spatial_retrieval.demo.localizer import LocalizedHits, Localizer, strongest
 from spatial_retrieval.demo.models import Shelf
-from spatial_retrieval.demo.needed import Agreement, Verified, agreement, verified
+from spatial_retrieval.demo.needed import HitAgreement, Verified, agreement, verified
+from spatial_retrieval.demo.pictures import Pictures
 from spatial_retrieval.demo.queries import Queries
 from spatial_retrieval.demo.results import Hit, Results
-from spatial_retrieval.demo.sessions import Sessions, Upload
-from spatial_retrieval.demo.store import Store
-from spatial_retrieval.images import load_image, resize
+from spatial_retrieval.demo.sessions import Sessions
+from spatial_retrieval.demo.uploads import Upload, Uploads
+from spatial_retrieval.demo.workspace import Workspace
 from spatial_retrieval.localize import THRESHOLD
+from spatial_retrieval.rerank import BASIC_NAMES
 
-__all__ = ["RERANKERS", "Service"]
+__all__ = ["Service"]
 
-RERANKERS = ("none", "aqe", "dba+aqe", "superglobal", "verify", "verify-cells", "hypergraph")
-_PICTURES = 1500  # kept at once, some 20 kB each
+_FEW = 4  # photographs described in one turn
 
 
 class Service:
     """Search and localization over one main gallery and visitors' own.
 
+    Heavy steps are done one at a time, see :class:`~spatial_retrieval.demo.line.Line`; each of them
+    may raise :class:`~spatial_retrieval.demo.line.TurnError`.
+
     Args:
         gallery: what the demo opens with; None: visitors bring their own photographs.
         models: names of models that may be chosen.
         default: the model to begin with.
+        workspace: where visitors' files are; None: a new one.
+        line: bounds for heavy steps.
     """
 
-    def __init__(self, gallery: Gallery | None, models: Sequence[str], default: str) -> None:
+    def __init__(
+        self,
+        gallery: Gallery | None,
+        models: Sequence[str],
+        default: str,
+        *,
+        workspace: Workspace | None = None,
+        line: Line | None = None,
+    ) -> None:
         self.gallery = gallery
         self.default = default
+        self.line = line or Line()
+        self.workspace = workspace or Workspace()
+        self.uploads = Uploads(self.workspace.uploads)
+        self.pictures = Pictures(self.workspace.uploads)
         self.shelf = Shelf([default, *models])
-        self.sessions = Sessions()
-        self.queries = Queries(self.gallery_of)
-        self.locator = Locator(self.shelf)
-        self._pictures: Store[bytes] = Store(_PICTURES)
+        self.sessions = Sessions(
+            self.workspace.galleries, self.line, dropped=lambda gone: self._forget_all(gone.key)
+        )
+        self.queries = Queries(self.gallery_of, self.line)
+        self.localizer = Localizer(self.shelf, self.line)
 
     def warm(self) -> None:
         """Load the default model and the main gallery's index: the first hit is quick then."""
@@ -50,6 +71,11 @@ class Service:
         else:
             blank = Image.new("RGB", (64, 64))
             self.shelf.searcher(self.gallery, self.default).search(blank, k=1)
+
+    def sweep(self) -> None:
+        """Delete what has been kept for too long; to be called by a clock."""
+        for kept in (self.sessions, self.queries, self.uploads, self.pictures):
+            kept.sweep()
 
     # -- galleries
 
@@ -63,28 +89,33 @@ class Service:
             if self.gallery is None:
                 raise ValueError("there is nothing to search yet: add photographs of yours first")
             return self.gallery
-        found = self.sessions.get(key) if isinstance(key, str) else None
-        if found is None:
-            raise ValueError("these photographs were deleted after an hour; add them again")
-        return found
+        return self.sessions[key if isinstance(key, str) else ""]
 
     def add_photographs(
         self, uploads: Sequence[Upload], *, model: Any = None
     ) -> tuple[Gallery, dict[str, str]]:
-        """Take a visitor's photographs in and describe them.
+        """Take a visitor's photographs in and describe them, a few in each turn.
 
         Returns:
             The private gallery, and name → reason for files that were set aside.
         """
         name = self._model(model)
-        gallery, failed = self.sessions.create(uploads)
-        self.shelf.searcher(gallery, name)
+        with self.sessions.taking(uploads) as (gallery, failed):
+            rows = []
+            for start in range(0, len(gallery.names), _FEW):
+                with self.line.turn():
+                    rows += self.shelf.rows(gallery, name, slice(start, start + _FEW))
+            self.shelf.keep(gallery, name, rows)
         return gallery, failed
 
     def forget(self, key: Any) -> None:
-        """Delete a visitor's photographs, if there are any."""
+        """Delete a visitor's photographs and all that was made of them, if there are any."""
         if isinstance(key, str):
             self.sessions.drop(key)
+
+    def _forget_all(self, key: str) -> None:
+        for kept in (self.queries, self.shelf, self.localizer, self.pictures):
+            kept.forget(key)
 
     # -- search
 
@@ -100,45 +131,55 @@ class Service:
     ) -> Results:
         """Rank a gallery by similarity to a kept query, or to a box of it.
 
-        A query that is itself in the gallery is left out of its hits.
+        A query that is itself in the gallery is left out before anything is ranked.
 
         Raises:
             ValueError: if a value is out of bounds; the message says which.
         """
         asked, home, name = self.queries[query], self.gallery_of(gallery), self._model(model)
-        chosen = limits.choice(rerank, "the re-ranker", RERANKERS)
-        count = limits.whole(k, "the number of hits", 1, limits.MAX_ANSWERS)
-        cut = limits.box(box, asked.image.size)
-        own = asked.name if asked.gallery == home.key else None
-        searcher = self.shelf.searcher(home, name)
-        with self.locator.first():
+        chosen = limits.choice(rerank, "the re-ranker", BASIC_NAMES)
+        count = limits.whole(k, "the number of hits", 1, limits.MAX_HITS)
+        cut = limits.marked_box(box, asked.image.size)
+        with self.line.turn():
+            searcher = self.shelf.searcher(home, name)
             found = searcher.search(
-                asked.image, box=cut, k=count + (own is not None), rerank=chosen
+                asked.image, box=cut, k=count, rerank=chosen, exclude=asked.name_in(home)
             )
-        hits = zip(found.names, found.scores, found.ids, strict=True)
-        kept = [hit for hit in hits if hit[0] != own][:count]
         hits = tuple(
             Hit(rank, hit, home.label(hit), score, number, asked.truth(hit))
-            for rank, (hit, score, number) in enumerate(kept, start=1)
+            for rank, (hit, score, number) in enumerate(
+                zip(found.names, found.scores, found.ids, strict=True), start=1
+            )
         )
         times = {**found.milliseconds, "decode": found.milliseconds["decode"] + asked.decode}
         return Results(asked.key, home.key, name, chosen, cut, hits, times)
 
-    def agreement(self, results: Results) -> Agreement:
+    def agreement(self, results: Results) -> HitAgreement:
         """Do the first hits agree with each other? See :mod:`~spatial_retrieval.demo.needed`."""
-        first = self._again(results, "none")
-        return agreement(first, self.shelf.searcher(self.gallery_of(results.gallery), first.model))
+        with self.line.turn():
+            first = self._again(results, "none")
+            home = self.gallery_of(results.gallery)
+            own = self.queries[results.query].name_in(home)
+            return agreement(first, self.shelf.searcher(home, first.model), own)
 
     def verified(self, results: Results) -> Verified:
         """What spatial verification makes of the first hits."""
-        first = self._again(results, "none")
-        home = self.gallery_of(results.gallery)
-        searcher = self.shelf.searcher(home, first.model)
-        return verified(first, searcher, home.folder, self.queries[results.query].image)
+        with self.line.turn():
+            first = self._again(results, "none")
+            home = self.gallery_of(results.gallery)
+            searcher = self.shelf.searcher(home, first.model)
+            return verified(first, searcher, home.folder, self.queries[results.query].image)
+
+    def pair(self, results: Results, rank: Any) -> tuple[Path, Path]:
+        """Files of the query and a hit, framed alike, that the current visitor may fetch."""
+        hit, home = results.hit(rank), self.gallery_of(results.gallery)
+        made = self.pictures.pair(self.queries[results.query], home, hit.name)
+        self.uploads.note(map(str, made))
+        return made
 
     # -- localization and what is inside
 
-    def locate(
+    def localize(
         self,
         results: Results,
         *,
@@ -147,82 +188,59 @@ class Service:
         layer: Any = "fine",
         threshold: Any = THRESHOLD,
         side: int = 320,
-    ) -> Places:
+    ) -> LocalizedHits:
         """Where in each hit is what is marked on the query; without marks: its main object.
 
         Args:
             results: of a search.
             points: (x, y, wanted) in pixels of the kept query.
             box: (x0, y0, x1, y1), the same.
-            layer: "fine" or "own", see ``locate.LAYERS``.
+            layer: "fine" or "pooled", see ``localizer.LAYERS``.
             threshold: lowest score of a region.
             side: longest side of the masks.
         """
         query, home = self.queries[results.query], self.gallery_of(results.gallery)
-        prepared = self.locator.prepare(query.key, query.image, results.model, layer, points, box)
-        pictures = [self.picture(home.key, hit.name, side) for hit in results.hits]
-        return self.locator.locate(
-            prepared, results, home, pictures, layer=layer, threshold=threshold
-        )
+        with self.line.turn():
+            prepared = self.localizer.prepare(query, results.model, layer, points, box)
+            pictures = [self.pictures.photograph(home, hit.name, side) for hit in results.hits]
+            return self.localizer.localize(
+                prepared, results, home, pictures, layer=layer, threshold=threshold
+            )
 
     def look_ahead(self, results: Results) -> None:
         """Make the hits' maps in the background: the first click is answered sooner then."""
-        self.locator.prefetch(results, self.gallery_of(results.gallery))
+        self.localizer.prefetch(results, self.gallery_of(results.gallery))
 
     def bundle(self, results: Results, *, side: int = 640, **asked: Any) -> bytes:
-        """Hits, places and overlays as one zip archive; ``asked`` as in :meth:`locate`."""
-        places = self.locate(results, side=side, **asked)
-        pictures = [self.picture(results.gallery, found.name, side) for found in places.found]
-        return bundle(results, places, pictures)
+        """Hits, regions and overlays as one zip archive; ``asked`` as in :meth:`localize`."""
+        home = self.gallery_of(results.gallery)
+        with self.line.turn():
+            found = self.localize(results, side=side, **asked)
+            pictures = [self.pictures.photograph(home, hit.name, side) for hit in found.found]
+            return bundle(results, found, pictures)
 
     def seed(
         self, query: Any, *, box: Any = None, layer: Any = "fine", model: Any = None
     ) -> tuple[float, float]:
         """The point (x, y) of a kept query that stands for its main object."""
         asked, name = self.queries[query], self._model(model)
-        prepared = self.locator.prepare(asked.key, asked.image, name, layer, (), box)
+        with self.line.turn():
+            prepared = self.localizer.prepare(asked, name, layer, (), box)
         return strongest(prepared, asked.image.size)
 
     def inside(self, results: Results, *, point: Any = None, rank: Any = 1) -> Inside:
         """What the model does with a query around a point, and where it resembles a hit."""
         asked, hit = self.queries[results.query], results.hit(rank)
-        other = self.gallery_of(results.gallery).folder / hit.name
         size = asked.image.size
-        place = limits.points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
-        return look_inside(self.shelf.model(results.model), asked.image, other, place)
-
-    # -- pictures
-
-    def picture(self, gallery: Any, name: str, side: int = 320) -> bytes:
-        """JPEG of a gallery's photograph."""
-        return picture(self.gallery_of(gallery), name, side, self._pictures)
-
-    def query_picture(self, key: Any, side: int = 720) -> bytes:
-        """JPEG of a kept query."""
-        image = self.queries[key].image
-        return self._pictures.get_or(f"query/{side}/{key}", lambda: jpeg(resize(image, side), 85))
-
-    def example_picture(self, example: Example, side: int = 160) -> bytes:
-        """JPEG of an example."""
-        return self._pictures.get_or(
-            f"example/{side}/{example.path}",
-            lambda: jpeg(resize(load_image(example.path, draft=side), side)),
-        )
-
-    def side_by_side(
-        self, results: Results, rank: Any, side: int = 640
-    ) -> tuple[Image.Image, Image.Image]:
-        """The query and a hit on canvases of one size, each as large as it fits."""
-        hit = results.hit(rank)
-        shown = load_image(self.picture(results.gallery, hit.name, side))
-        return frame(self.queries[results.query].image, shown, side)
+        place = limits.marked_points([point], size)[0][:2] if point else (size[0] / 2, size[1] / 2)
+        with self.line.turn():
+            other = tile(self.gallery_of(results.gallery).folder / hit.name, limits.LONGEST_SIDE)
+            return look_inside(self.shelf.model(results.model), asked.image, other, place)
 
     def _model(self, name: Any) -> str:
         return self.default if name is None else limits.choice(name, "the model", self.shelf.names)
 
     def _again(self, results: Results, rerank: str) -> Results:
         """The first 20 hits to the same question, re-ranked as said."""
-        return self.search(
-            results.query, box=results.box, model=results.model, rerank=rerank, k=20,
-            gallery=results.gallery,
-        )  # fmt: skip
+        asked = {"box": results.box, "model": results.model, "gallery": results.gallery}
+        return self.search(results.query, rerank=rerank, k=20, **asked)

@@ -3,55 +3,67 @@
 import secrets
 import shutil
 import tempfile
-import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
 from spatial_retrieval.demo import limits
-from spatial_retrieval.demo.gallery import Example, Gallery, jpeg
+from spatial_retrieval.demo.gallery import ExampleQuery, Gallery, jpeg
+from spatial_retrieval.demo.line import Line, TurnError
 from spatial_retrieval.demo.store import Store
+from spatial_retrieval.demo.uploads import Upload
 from spatial_retrieval.images import ImageError, load_image, resize
 
-__all__ = ["Sessions", "Upload", "decode"]
+__all__ = ["Sessions", "decode_upload"]
 
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One uploaded file: the name it came with, and where it is or what it holds."""
-
-    name: str
-    source: Path | bytes
+_WHY = {
+    "time": "these photographs were deleted an hour after their last use; add them again",
+    "room": "these photographs were deleted to make room for others; add them again",
+    "deleted": "these photographs are deleted, as you asked; add others",
+}
 
 
 class Sessions:
     """Private galleries by a key that cannot be guessed.
 
+    When there are too many, the visitor who has the most loses the one unused longest.
+
     Args:
-        capacity: galleries kept; the one unused longest is deleted first.
+        home: folder for the photographs.
+        line: decoding waits its turn here.
+        capacity: galleries kept.
         seconds: a gallery is deleted this long after its last use.
+        dropped: called with each gallery that is deleted.
     """
 
     def __init__(
         self,
+        home: Path,
+        line: Line,
+        *,
         capacity: int = limits.MAX_SESSIONS,
         seconds: float = limits.SESSION_SECONDS,
+        dropped: Callable[[Gallery], None] = lambda gallery: None,
     ) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="spatial-retrieval-"))
-        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
+        self._home = home
+        self._line = line
+        self._dropped = dropped
         self._galleries: Store[Gallery] = Store(
-            capacity, seconds=seconds, dropped=lambda gallery: _delete(gallery.folder)
+            capacity, each=limits.SESSIONS_EACH, seconds=seconds, dropped=self._delete
         )
 
     def __len__(self) -> int:
         return len(self._galleries)
 
-    def create(self, uploads: Sequence[Upload]) -> tuple[Gallery, dict[str, str]]:
+    @contextmanager
+    def taking(self, uploads: Sequence[Upload]) -> Iterator[tuple[Gallery, dict[str, str]]]:
         """Take photographs in; bad files are set aside.
 
-        Returns:
+        The gallery is kept when the block ends well, and deleted when it does not.
+
+        Yields:
             The gallery, and name → reason for what is no readable photograph.
 
         Raises:
@@ -62,52 +74,82 @@ class Sessions:
                 f"expected 1 to {limits.MAX_PHOTOGRAPHS} photographs, got {len(uploads)}"
             )
         folder = Path(tempfile.mkdtemp(dir=self._home))
-        labels, failed = {}, {}
-        for number, upload in enumerate(uploads):
-            try:
-                image = resize(decode(upload), limits.MAX_SIDE)
-            except ImageError as error:
-                failed[upload.name] = str(error)
-                continue
-            name = f"{number:03d}.jpg"
-            (folder / name).write_bytes(jpeg(image, 90))
-            labels[name] = upload.name
-        if not labels:
-            _delete(folder)
-            raise ValueError(f"none of the files is a photograph; {next(iter(failed.values()))}")
-        gallery = _gallery(folder, labels)
+        try:
+            labels, failed = self._write(uploads, folder)
+            if not labels:
+                reason = next(iter(failed.values()))
+                raise ValueError(f"none of the files is a photograph; {reason}")
+            gallery = _gallery(folder, labels)
+            yield gallery, failed
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._galleries.put(gallery.key, gallery)
-        return gallery, failed
 
-    def get(self, key: str) -> Gallery | None:
-        """The gallery, or None when it was deleted."""
-        return self._galleries.get(key)
+    def __getitem__(self, key: str) -> Gallery:
+        """A gallery.
+
+        Raises:
+            ValueError: if it was deleted; the message says why.
+        """
+        found = self._galleries.get(key)
+        if found is None:
+            raise ValueError(
+                _WHY.get(self._galleries.why(key) or "", "there are no such photographs; add some")
+            )
+        return found
 
     def drop(self, key: str) -> None:
         """Delete a gallery and its files now."""
         self._galleries.drop(key)
 
+    def sweep(self) -> None:
+        """Delete what was not used for too long."""
+        self._galleries.sweep()
 
-def decode(upload: Upload) -> Image.Image:
-    """Decode one upload to upright RGB, not much larger than ``limits.MAX_SIDE``.
+    def _write(
+        self, uploads: Sequence[Upload], folder: Path
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Labels by name of what was written to the folder, and reasons by label of the rest."""
+        labels, failed = {}, {}
+        for number, upload in enumerate(uploads):
+            name = f"{number:03d}.jpg"
+            try:
+                with self._line.turn():
+                    image = resize(decode_upload(upload), limits.LONGEST_SIDE)
+                    (folder / name).write_bytes(jpeg(image, 90))
+            except TurnError:
+                raise
+            except ValueError as error:
+                failed[upload.name] = str(error)
+            else:
+                labels[name] = upload.name
+        return labels, failed
+
+    def _delete(self, gallery: Gallery) -> None:
+        shutil.rmtree(gallery.folder, ignore_errors=True)
+        self._dropped(gallery)
+
+
+def decode_upload(upload: Upload) -> Image.Image:
+    """Decode one upload to upright RGB, not much larger than ``limits.LONGEST_SIDE``.
 
     Raises:
         ImageError: naming the file as the visitor knows it.
     """
-    source = upload.source
+    data = upload.read()
+    if len(data) > limits.MAX_UPLOAD_BYTES:
+        raise ImageError(
+            f"{upload.name}: more than the limit of {limits.MAX_UPLOAD_BYTES / 1e6:.0f} MB"
+        )
+    is_jpeg = data[:3] == b"\xff\xd8\xff"
+    if not is_jpeg and data[:8] != b"\x89PNG\r\n\x1a\n" and data[8:12] != b"WEBP":
+        raise ImageError(f"{upload.name}: expected a JPEG, PNG or WebP image")  # fewest decoders
+    most = limits.MAX_JPEG_PIXELS if is_jpeg else limits.MAX_WHOLE_PIXELS
     try:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        if size > limits.MAX_UPLOAD_BYTES:
-            raise ImageError(
-                f"{upload.name}: {size / 1e6:.0f} MB are more than the limit of "
-                f"{limits.MAX_UPLOAD_BYTES / 1e6:.0f} MB"
-            )
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        return load_image(data, draft=limits.MAX_SIDE)
+        return load_image(data, draft=limits.LONGEST_SIDE, max_pixels=most)
     except ImageError as error:
         raise ImageError(str(error).replace("image:", f"{upload.name}:", 1)) from error
-    except OSError as error:
-        raise ImageError(f"{upload.name}: cannot be read") from error
 
 
 def _gallery(folder: Path, labels: dict[str, str]) -> Gallery:
@@ -118,10 +160,6 @@ def _gallery(folder: Path, labels: dict[str, str]) -> Gallery:
         folder=folder,
         names=names,
         labels=labels,
-        examples=tuple(Example(folder / n, labels[n], n) for n in names[:8]),
+        examples=tuple(ExampleQuery(folder / n, labels[n], n) for n in names[:8]),
         note=f"Your {len(names)} photographs, private to this visit.",
     )
-
-
-def _delete(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

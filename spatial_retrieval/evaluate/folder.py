@@ -83,8 +83,7 @@ def split_folder(names: Sequence[str]) -> FolderSplit:
         >>> split_folder(["a/1.jpg", "a/query_1.jpg", "b/1.jpg"]).queries
         array([1])
     """
-    found, labels = np.unique(labels_of(names), return_inverse=True)
-    label_names = tuple(map(str, found))
+    labels, label_names = labels_of(names)
     if len(label_names) < 2:
         raise ValueError(f"expected at least 2 sub-folders as labels, got {len(label_names)}")
     is_query = np.array([PurePosixPath(name).name.lower().startswith("query") for name in names])

@@ -90,14 +90,16 @@ def aligned_features(
 
     from spatial_retrieval.images import to_tensor
     from spatial_retrieval.models.backbone import build_backbone
+    from spatial_retrieval.models.load import choose_device
 
-    backbone = backbone or build_backbone(layer=layer)
+    backbone = backbone or build_backbone(layer=layer).to(choose_device())
     features, visible = [], []
     for i in trange(len(data), disable=not progress, desc="oracle", unit="image"):
         image = to_tensor(data.image(i))[None]
         points = _lattice(data, i, grid) / torch.tensor([image.shape[3], image.shape[2]])
         with torch.inference_mode():
-            x = backbone.maps(image, (layer,))[0]  # (1, C, H, W)
+            maps = backbone.maps(image.to(backbone.mean.device), (layer,))
+            x = maps[0].cpu()  # (1, C, H, W)
         mask = torch.from_numpy(data.mask(i)).float()[None, None]
         features.append(_sample(x, points)[0].T)  # (G, C)
         visible.append(_sample(mask, points)[0, 0])  # (G,)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spatial_retrieval.files import atomic_writer, cache_dir
+from spatial_retrieval.files import atomic_writer, cache_dir, read_json, remove_leftovers
 
 __all__ = ["TwinFacades", "check_request", "twin_facades"]
 
+_DAMAGED = (ValueError, KeyError, TypeError)
 _SPLITS = ("train", "val", "test")
 
 
@@ -131,6 +132,7 @@ def twin_facades(
     name = f"twin-facades-v{VERSION}-{split}-seed{seed}-{size}px-{views}x{difficulty}"
     folder = Path(root if root is not None else cache_dir() / "twins").absolute() / name
     job = Job(str(folder), split, seed, size, views, difficulty)
+    remove_leftovers(folder, recursive=True)
     records = _read_manifest(folder)
     if len(records) < landmarks or not _all_there(folder, records[:landmarks]):
         _render(job, landmarks, workers)
@@ -182,17 +184,29 @@ def _cores() -> int:
 
 
 def _complete(folder: Path, landmark: int) -> bool:
-    path = _record_path(folder, landmark)
-    return path.is_file() and _all_there(folder, [_read_record(folder, landmark)])
+    try:
+        return _all_there(folder, [_read_record(folder, landmark)])
+    except (OSError, *_DAMAGED):
+        return False
 
 
 def _all_there(folder: Path, records: Sequence[dict[str, Any]]) -> bool:
     stems = [view["file"] for record in records for view in record["views"]]
     return all(
-        (folder / "images" / f"{stem}.jpg").is_file()
-        and (folder / "masks" / f"{stem}.png").is_file()
+        _ends_with(folder / "images" / f"{stem}.jpg", b"\xff\xd9")
+        and _ends_with(folder / "masks" / f"{stem}.png", b"IEND\xaeB`\x82")
         for stem in stems
     )
+
+
+def _ends_with(path: Path, mark: bytes) -> bool:
+    """Whether a file is there with its end, which a crash or a full disk may have cost it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(mark), os.SEEK_END)
+            return file.read() == mark
+    except OSError:
+        return False
 
 
 def _record_path(folder: Path, landmark: int) -> Path:
@@ -200,12 +214,16 @@ def _record_path(folder: Path, landmark: int) -> Path:
 
 
 def _read_record(folder: Path, landmark: int) -> dict[str, Any]:
-    return json.loads(_record_path(folder, landmark).read_text())
+    return read_json(_record_path(folder, landmark))
 
 
 def _read_manifest(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "manifest.json"
-    return json.loads(path.read_text())["landmarks"] if path.is_file() else []
+    try:
+        records = read_json(folder / "manifest.json")["landmarks"]
+        _all_there(folder, records)
+        return records
+    except (OSError, *_DAMAGED):
+        return []
 
 
 def _write_manifest(job: Any, records: list[dict[str, Any]]) -> None:

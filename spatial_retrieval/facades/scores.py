@@ -27,6 +27,9 @@ from spatial_retrieval.metrics.bootstrap import Interval, bootstrap_interval, pa
 from spatial_retrieval.ranking import Ranking
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from spatial_retrieval.models import RetrievalModel
 
 __all__ = ["TwinScores", "cell_shuffle", "evaluate_twins", "score_ranking", "score_twins"]
@@ -181,9 +184,9 @@ def cell_shuffle(
 ) -> np.ndarray:
     """Similarity of each image's descriptor to the one after its map's cells were shuffled.
 
-    The cells of the backbone's map change places before the context layers see them. Without
-    context layers the descriptor is the same but for rounding (1.0); a descriptor that uses where
-    features are, moves.
+    The cells of each map that the model reads change places before the context layers see them.
+    Without context layers the descriptor of one pooled map is the same but for rounding (1.0); a
+    descriptor that uses where features are, moves.
 
     Returns:
         (N,) float32 cosine similarities.
@@ -197,13 +200,19 @@ def cell_shuffle(
     for image in images:
         batch = load_tensor(image, size=size)[None].to(model.device)
         with torch.inference_mode():
-            x = model.backbone(batch)  # (1, C, H, W)
-            cells = x.flatten(2)
-            order = torch.randperm(cells.shape[2], generator=generator).to(x.device)
-            shuffled = cells[:, :, order].view_as(x)
-            a, b = (model.descriptor(model.context(m)) for m in (x, shuffled))
+            maps = model.maps(batch)
+            shuffled = {layer: _shuffled(x, generator) for layer, x in maps.items()}
+            a, b = model.from_maps(maps), model.from_maps(shuffled)
         found.append(float((a * b).sum()))
     return np.array(found, dtype=np.float32)
+
+
+def _shuffled(x: "Tensor", generator: "torch.Generator") -> "Tensor":
+    """(1, C, H, W) → the same with its cells at random places."""
+    import torch
+
+    order = torch.randperm(x.shape[2] * x.shape[3], generator=generator).to(x.device)
+    return x.flatten(2)[:, :, order].view_as(x)
 
 
 def _triplets(data: TwinFacades) -> np.ndarray:

@@ -5,13 +5,12 @@ Rendered at the first call (seconds on two cores), found in the cache ever after
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from spatial_retrieval.datasets import scale
 from spatial_retrieval.facades.data import TwinFacades, twin_facades
-from spatial_retrieval.files import cache_dir
+from spatial_retrieval.files import cache_dir, temporary_name
 
 __all__ = ["EmbeddedGallery", "ExampleQuery", "embedded_gallery"]
 
@@ -93,14 +92,14 @@ def _name(data: TwinFacades, i: int, views: int) -> str:
 
 def _lay_out(data: TwinFacades, home: Path, views: int) -> None:
     """Copy the photographs to a folder next to it, which takes its name when it is complete."""
-    part = Path(tempfile.mkdtemp(dir=data.root, prefix=".gallery."))
+    part = data.root / temporary_name("gallery")
+    part.mkdir()
     try:
         for i, path in enumerate(data.paths):
             folder = "queries" if i % views == views - 1 else "photographs"
             target = part / folder / _name(data, i, views)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        part.chmod(0o755)
         part.rename(home)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)

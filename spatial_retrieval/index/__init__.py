@@ -1,5 +1,6 @@
-"""Descriptors to search among: exact search by FAISS."""
+"""Descriptors with their names: search, save, load."""
 
-from spatial_retrieval.index.exact import DescriptorIndex
+from spatial_retrieval.index.database import DescriptorIndex
+from spatial_retrieval.index.protocol import Index
 
-__all__ = ["DescriptorIndex"]
+__all__ = ["DescriptorIndex", "Index"]

@@ -1,184 +1,94 @@
-"""``DescriptorIndex``: add, search, reconstruct, save, load. Exact search by FAISS."""
+r"""Exact search, by blocks over rows of any number.
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+For a query q the k rows x of largest inner product :math:`q^\top x`, equal ones in their order.
+Blocks are scored in float32 by matrix products, whose rounding depends on where a row stands; what
+comes within that rounding of the k-th best is scored once more in float64, row by row, so that
+equal rows have equal scores and the cut-off is no matter of chance.
+"""
 
 import numpy as np
 
-from spatial_retrieval.files import atomic_writer, sha256_of, write_json
+from spatial_retrieval.index.rows import Rows
 from spatial_retrieval.ranking import Ranking
 
-__all__ = ["DescriptorIndex"]
+__all__ = ["check_queries", "exact_scores", "exact_search"]
 
-_FORMAT = 1
+_ROUNDING = (
+    1e-5  # of a float32 inner product, relative to |q| |x|; 20 times what is seen at D = 2048
+)
+_BLOCK = 1 << 15  # rows
+_QUERIES = 256  # scored together
 
 
-@dataclass(frozen=True, eq=False)
-class DescriptorIndex:
-    """A database of unit descriptors with their names.
+def exact_search(rows: Rows, queries: np.ndarray, k: int) -> Ranking:
+    """Find the k rows of largest inner product; equal scores in database order.
 
-    Attributes:
-        descriptors: (M, D) float32 unit rows.
-        names: M names, each once.
-        info: what else was saved with it (model, image size, folder …), JSON-able.
+    Args:
+        rows: (M, D) unit rows.
+        queries: (Q, D).
+        k: cut to M.
 
-    Build with :meth:`build` or :meth:`load`, not directly.
+    Raises:
+        ValueError: if D does not fit or ``k`` < 1.
     """
-
-    descriptors: np.ndarray  # (M, D)
-    names: tuple[str, ...]
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def build(
-        cls,
-        descriptors: np.ndarray,
-        names: Sequence[str],
-        info: Mapping[str, Any] | None = None,
-    ) -> "DescriptorIndex":
-        """Index descriptors.
-
-        Args:
-            descriptors: (M, D) finite, unit rows, M ≥ 1.
-            names: M different names.
-            info: JSON-able facts to keep with them.
-
-        Raises:
-            ValueError: if shapes don't fit, a row is not of unit length, or a name comes twice.
-
-        Example:
-            >>> index = DescriptorIndex.build(np.eye(3, dtype=np.float32), ["a", "b", "c"])
-            >>> index.search(np.eye(3, dtype=np.float32)[:1], k=2).names(index.names)
-            [['a', 'b']]
-        """
-        rows = np.ascontiguousarray(descriptors, dtype=np.float32)
-        if rows.ndim != 2 or not len(rows) or len(rows) != len(names):
-            raise ValueError(
-                f"expected descriptors (M, D) for M ≥ 1 names, got {rows.shape} for {len(names)}"
-            )
-        lengths = np.linalg.norm(rows, axis=1)
-        if not np.allclose(lengths, 1, atol=1e-3):
-            raise ValueError(
-                f"expected unit rows, got lengths {lengths.min():.4g} … {lengths.max():.4g}; "
-                "divide each row by its norm"
-            )
-        if len(set(names)) < len(names):
-            raise ValueError("expected each name once, got a name twice")
-        return cls(rows, tuple(names), dict(info or {}))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def search(self, queries: np.ndarray, k: int = 10) -> Ranking:
-        """Find the k database rows of largest inner product; equal scores in database order.
-
-        Args:
-            queries: (Q, D).
-            k: at least 1; cut to M.
-
-        Raises:
-            ValueError: if D does not fit or ``k`` < 1.
-        """
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.descriptors.shape[1]:
-            raise ValueError(
-                f"expected queries (Q, {self.descriptors.shape[1]}), got {queries.shape}; "
-                "was the index built with another model?"
-            )
-        if k < 1:
-            raise ValueError(f"expected k of at least 1, got {k}")
-        scores, ids = self._faiss.search(queries, min(k, len(self)))
-        order = np.lexsort((ids, -scores), axis=1)
-        return Ranking(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
-
-    def reconstruct(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
-        """The descriptors at some positions, (…,) → (…, D)."""
-        return self.descriptors[np.asarray(ids)]
-
-    def save(self, folder: str | Path) -> None:
-        """Write the index; its manifest, with the sha256 of each file, takes its place last.
-
-        Until then an index that was in ``folder`` before stays complete and loadable.
-        """
-        folder = Path(folder)
-        names = json.dumps(list(self.names), ensure_ascii=False).encode()
-        array = io.BytesIO()
-        np.save(array, self.descriptors, allow_pickle=False)
-        files = {
-            "descriptors": _write_addressed(folder, "descriptors", ".npy", array.getbuffer()),
-            "names": _write_addressed(folder, "names", ".json", names),
-        }
-        manifest = {
-            "format": _FORMAT,
-            "count": len(self),
-            "dim": self.descriptors.shape[1],
-            "files": files,
-            "info": dict(self.info),
-        }
-        write_json(folder / "manifest.json", manifest)
-        kept = {entry["file"] for entry in files.values()}
-        for old in [*folder.glob("descriptors-*.npy"), *folder.glob("names-*.json")]:
-            if old.name not in kept:
-                old.unlink()
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "DescriptorIndex":
-        """Read an index and check every byte of it against its manifest.
-
-        Raises:
-            ValueError: if there is no index, a file is missing, or a byte has changed.
-        """
-        folder = Path(folder)
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ValueError(f"{folder}: no index here (manifest.json is missing)") from error
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: damaged index (manifest.json: {error})") from error
-        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-            raise ValueError(
-                f"{folder}: this index is of another version; delete this folder and index again"
-            )
-        rows = np.load(_checked(folder, manifest, "descriptors"), allow_pickle=False)
-        names = json.loads(_checked(folder, manifest, "names").read_text(encoding="utf-8"))
-        return cls.build(rows, names, manifest.get("info"))
-
-    @cached_property
-    def _faiss(self) -> Any:
-        import faiss
-
-        index = faiss.IndexFlatIP(self.descriptors.shape[1])
-        index.add(self.descriptors)
-        return index
+    queries = check_queries(queries, rows.shape[1], k)
+    k = min(k, len(rows))
+    groups = np.split(queries, range(_QUERIES, len(queries), _QUERIES))
+    found = [_search(rows, group, k) for group in groups]
+    ids, scores = (np.concatenate([each[i] for each in found]) for i in (0, 1))
+    return Ranking(ids, scores.astype(np.float32))
 
 
-def _write_addressed(folder: Path, stem: str, suffix: str, data: bytes | memoryview) -> dict:
-    """Write under a name that holds the content's hash, so that old and new never mix."""
-    import hashlib
+def check_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
+    """Queries as (Q, D) float32.
 
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"{stem}-{digest[:16]}{suffix}"
-    with atomic_writer(folder / name) as file:
-        file.write(data)
-    return {"file": name, "sha256": digest}
-
-
-def _checked(folder: Path, manifest: Mapping[str, Any], key: str) -> Path:
-    try:
-        entry = manifest["files"][key]
-        path = folder / Path(entry["file"]).name
-        found = sha256_of(path)
-    except (KeyError, TypeError, OSError) as error:
+    Raises:
+        ValueError: if D does not fit or ``k`` < 1.
+    """
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim:
         raise ValueError(
-            f"{folder}: damaged index ({key} is missing); delete this folder and index again"
-        ) from error
-    if found != entry["sha256"]:
-        raise ValueError(
-            f"{path}: damaged index (sha256 differs); delete this folder and index again"
+            f"expected queries (Q, {dim}), got {queries.shape}; "
+            "was the index built with another model?"
         )
-    return path
+    if k < 1:
+        raise ValueError(f"expected k of at least 1, got {k}")
+    return queries
+
+
+def exact_scores(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Inner products of (D,) and (n, D) → (n,) float64 of float32 precision, each on its own."""
+    products = [
+        np.einsum("d,nd->n", query.astype(np.float64), rows[i : i + 4096].astype(np.float64))
+        for i in range(0, len(rows), 4096)
+    ]
+    return np.concatenate([np.zeros(0), *products]).astype(np.float32).astype(np.float64)
+
+
+def _search(rows: Rows, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, k) ids and scores of a few queries."""
+    slack = _ROUNDING * np.linalg.norm(queries, axis=1)  # (Q,)
+    best = [(np.zeros(0, np.int64), np.zeros(0)) for _ in queries]
+    for start, block in rows.blocks(_BLOCK):
+        scores = queries @ block.T  # (Q, n)
+        for q, query in enumerate(queries):
+            ids, kept = best[q]
+            near = _candidates(scores[q], k, slack[q], kept[-1] if len(kept) == k else -np.inf)
+            if len(near):
+                values = np.concatenate([kept, exact_scores(query, block[near])])
+                best[q] = _first(np.concatenate([ids, near + start]), values, k)
+    if any(len(ids) < k for ids, _ in best):
+        raise ValueError("expected finite queries and rows, got others; is the index damaged?")
+    return np.stack([ids for ids, _ in best]), np.stack([scores for _, scores in best])
+
+
+def _candidates(scores: np.ndarray, k: int, slack: float, floor: float) -> np.ndarray:
+    """Positions in a block that may belong to the k best, rising: (n,) scores → (≤ n,)."""
+    if len(scores) > k:
+        floor = max(floor, np.partition(scores, len(scores) - k)[len(scores) - k])
+    return np.flatnonzero(scores >= floor - slack)
+
+
+def _first(ids: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((ids, -scores))[:k]
+    return ids[order], scores[order]

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from spatial_retrieval.layers.pooling import GeM
+from spatial_retrieval.layers.token_pooling import ClassToken, MeanPooling
 from spatial_retrieval.models.backbone import Backbone, build_backbone
-from spatial_retrieval.models.compose import single
 from spatial_retrieval.models.config import ModelConfig
 from spatial_retrieval.models.head import Branch, Head
 from spatial_retrieval.models.model import RetrievalModel
@@ -53,13 +53,24 @@ def build_model(
         context = _context(config, backbone.channels)
     if whitening is None:
         whitening = _whitening(backbone.channels, config.dim)
-    pooling = GeM(config.p) if pooling is None else pooling
-    model = single(backbone, pooling, context=context, whitening=whitening, source=source)
+    if pooling is None and backbone.signed():
+        layers, pooling = _signed_pooling(backbone)
+    else:
+        layers, pooling = backbone.layer, pooling or GeM(config.p)
+    branch = Branch(layers, pooling, context=context)
+    model = RetrievalModel(backbone, Head([branch], whitening), source=source).eval()
     if config.base is None:
         return model
     base = _base(backbone, config.base)
     weight = config.base_weight
     return RetrievalModel(backbone, model.head, base=base, base_weight=weight, source=source).eval()
+
+
+def _signed_pooling(backbone: Backbone) -> tuple[str | tuple[str, str], nn.Module]:
+    """What describes a map of signed values: the class token if there is one, else the mean."""
+    if backbone.layer == "head" and "token" in backbone.layers:
+        return ("head", "token"), ClassToken()
+    return backbone.layer, MeanPooling()
 
 
 def _base(backbone: Backbone, config: ModelConfig) -> Head:

@@ -113,8 +113,9 @@ class Head(nn.Module):
         return torch.cat([branch(maps) for branch in self.branches], dim=1)
 
     def whitened(self, pooled: Tensor) -> Tensor:
-        """(B, ΣD) → (B, D) unit rows."""
-        return nn.functional.normalize(self.whitening(pooled), dim=1)
+        """(B, ΣD) → (B, D) unit rows, in the whitening's precision."""
+        weight = next(self.whitening.parameters(), pooled)  # second order is never half
+        return nn.functional.normalize(self.whitening(pooled.to(weight.dtype)), dim=1)
 
     def describe(self) -> dict[str, Any]:
         """As JSON holds it."""

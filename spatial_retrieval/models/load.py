@@ -23,8 +23,17 @@ from spatial_retrieval.models.config import ModelConfig
 from spatial_retrieval.models.head import Head
 from spatial_retrieval.models.model import RetrievalModel
 from spatial_retrieval.models.modules import TRUSTED, build_module
+from spatial_retrieval.models.network_backbone import NetworkBackbone
+from spatial_retrieval.models.official import adopt_file
 
-__all__ = ["choose_device", "embedded_models", "load_model", "model_name", "read_model"]
+__all__ = [
+    "choose_device",
+    "embedded_folder",
+    "embedded_models",
+    "load_model",
+    "model_name",
+    "read_model",
+]
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -32,6 +41,11 @@ _WEIGHTS = Path(__file__).parents[1] / "weights"
 def embedded_models() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in _WEIGHTS.glob("*/config.json"))
+
+
+def embedded_folder(name: str) -> Path:
+    """Where an embedded model is kept."""
+    return _WEIGHTS / name
 
 
 def load_model(
@@ -50,9 +64,9 @@ def load_model(
     name = str(name_or_path)
     kind, _, rest = name.partition(":")
     if name in embedded_models():
-        model = read_model(_WEIGHTS / name)
+        model = read_model(embedded_folder(name))
     elif kind == "hub" and rest:
-        model = read_model(_from_hub(rest), trusted=trusted)
+        model = _from_hub(rest, trusted)
     elif kind in ("timm", "timm-random") and rest:
         model = _from_timm(rest, pretrained=kind == "timm")
     elif Path(name).expanduser().is_dir():
@@ -102,9 +116,10 @@ def read_model(folder: str | Path, *, trusted: Sequence[str] = TRUSTED) -> Retri
         raise ValueError(f"{folder}: no readable model ({error})") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    weights = {_renamed(name): value for name, value in weights.items()}
+    weights = _without_classifier({_renamed(name): value for name, value in weights.items()}, model)
     _check_weights(folder, model, weights, whole)
     model.load_state_dict(weights, strict=False)
+    model.owns_backbone = whole
     model.card = _card(folder / "card.json")
     return model
 
@@ -148,9 +163,11 @@ def rebuild(
     ).eval()
 
 
-def _backbone(source: Mapping[str, Any], pretrained: bool, trusted: Sequence[str]) -> Backbone:
+def _backbone(
+    source: Mapping[str, Any], pretrained: bool, trusted: Sequence[str]
+) -> Backbone | NetworkBackbone:
     if "network" in source:
-        return Backbone(build_module(source["network"], trusted=trusted)).eval()
+        return NetworkBackbone(build_module(source["network"], trusted=trusted)).eval()
     return build_backbone(source["name"], layer=source["layer"], pretrained=pretrained)
 
 
@@ -162,6 +179,13 @@ def _renamed(name: str) -> str:
             inner = part if part.startswith("whitening.") else f"branches.0.{part}"
             return new + inner
     return f"head.{name}" if name.startswith("whitening.") else name
+
+
+def _without_classifier(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Older files of whole models hold the backbone's ImageNet classifier; nothing reads it."""
+    known = set(model.state_dict())
+    dead = {k for k in weights if k.startswith("backbone.network.classifier.") and k not in known}
+    return {name: value for name, value in weights.items() if name not in dead}
 
 
 def _check_weights(
@@ -190,14 +214,27 @@ def _from_timm(name: str, *, pretrained: bool) -> RetrievalModel:
         return build_model(config, pretrained=pretrained)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, trusted: Sequence[str]) -> RetrievalModel:
+    """A folder of ours, or the weights alone of a project that publishes there (MegaLoc)."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = ["config.json", "card.json", "model.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise ValueError(
             f"hub:{name} cannot be fetched from the Hugging Face Hub ({type(error).__name__}); go "
-            f"online once, or take one of the embedded models: {', '.join(embedded_models())}"
+            "online once, or take one of the embedded models: " + ", ".join(embedded_models())
         ) from error
+    if _is_ours(folder / "config.json"):
+        return read_model(folder, trusted=trusted)
+    return adopt_file(folder / "model.safetensors")
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        value = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and bool({"format", "context"} & set(value))

@@ -37,6 +37,7 @@ class RetrievalModel(nn.Module):
 
     Attributes:
         card: what is known of it, as ``card.json`` beside the weights says; empty for most.
+        owns_backbone: whether the backbone's weights are its own, and so are saved with it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RetrievalModel(nn.Module):
         self.base_weight = base_weight
         self.multiscale = MeanOfScales() if multiscale is None else multiscale
         self.card: dict[str, Any] = {}
+        self.owns_backbone = source is None
         self.source = None if source is None else dict(source)
 
     # -- what it is made of; of a model of several branches, the branch that has the context
@@ -164,14 +166,16 @@ class RetrievalModel(nn.Module):
     def with_whitening(self, whitening: Whitening, dim: int | None = None) -> "RetrievalModel":
         """The same model (sharing its layers) with this whitening in front of the descriptor."""
         head = Head(list(self.head.branches), whitening.linear(dim).to(self.device))
-        return RetrievalModel(
+        model = RetrievalModel(
             self.backbone,
             head,
             base=self.base,
             base_weight=self.base_weight,
             source=self.source,
             multiscale=self.multiscale,
-        ).eval()
+        )
+        model.owns_backbone = self.owns_backbone
+        return model.eval()
 
     def describe(self) -> dict[str, Any]:
         """What it is made of, as ``config.json`` holds it."""
@@ -194,17 +198,18 @@ class RetrievalModel(nn.Module):
         return digest.hexdigest()
 
     def save_pretrained(
-        self, folder: str | Path, *, include_backbone: bool = False, half: bool = False
+        self, folder: str | Path, *, include_backbone: bool | None = None, half: bool = False
     ) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.
 
         Args:
             folder: made if it isn't there.
-            include_backbone: also the backbone's weights; needed when they were trained.
+            include_backbone: also the backbone's weights, needed when they were trained; None:
+                if they are its own.
             half: keep weights in half precision, at half the size; they are used in float32.
         """
         weights = self.state_dict()
-        if not include_backbone:
+        if not (self.owns_backbone if include_backbone is None else include_backbone):
             weights = {k: v for k, v in weights.items() if not k.startswith("backbone.")}
         save_model(folder, self.describe(), weights, half=half)
 

@@ -23,7 +23,7 @@ class RerankContext:
 
     Attributes:
         queries: (Q, D) unit rows, one for each list of the ranking.
-        database: (M, D) unit rows, or an index that reconstructs and searches.
+        database: (M, D) unit rows, or an index.
         query_images: Q photographs: paths, bytes or PIL images. An open file can be read only
             once, and two methods would read it twice.
         database_images: M photographs (a sequence: only those of the shortlist are opened).

@@ -8,12 +8,11 @@ from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, process_time
-from zipfile import BadZipFile
 
-import numpy as np
 from PIL import Image
 
-from spatial_retrieval.files import atomic_writer, cache_dir
+from spatial_retrieval.features.store import ShardStore
+from spatial_retrieval.files import cache_dir
 from spatial_retrieval.images import Box, ImageSource
 from spatial_retrieval.rerank.local_features import LocalFeatures, LocalMethod
 
@@ -76,23 +75,19 @@ class FeatureCache:
         is_file = isinstance(source, str | os.PathLike)
         if self._folder is None or not method.key or not is_file:
             return method.features(source, box)
-        text = repr((method.key, method.size, _identity(source), box))
-        path = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
-        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent or damaged
-            return _saved_features(path)
+        store = ShardStore(self._folder, [method.key, method.size])
+        key = [list(_identity(source)), None if box is None else list(box)]
+        with suppress(OSError, KeyError):  # a folder that can't be read, a shard of another kind
+            if kept := store.get(key):
+                points, descriptors = kept.arrays["points"], kept.arrays["descriptors"]
+                return LocalFeatures(points, descriptors, tuple(kept.facts["size"]))
         found = method.features(source, box)
+        arrays = {"points": found.points, "descriptors": found.descriptors}
         try:
-            with atomic_writer(path) as file:
-                np.savez(file, points=found.points, descriptors=found.descriptors, size=found.size)
+            store.put(key, arrays, {"size": list(found.size)})
         except OSError as error:  # a full or read-only disk makes a search slower, not impossible
             _logger.warning("local features are not kept: %s", error)
         return found
-
-
-def _saved_features(path: Path) -> LocalFeatures:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-        width, height = saved["size"].tolist()
-        return LocalFeatures(saved["points"], saved["descriptors"], (width, height))
 
 
 def _identity(source: ImageSource) -> tuple[object, ...]:

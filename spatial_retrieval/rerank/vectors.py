@@ -1,6 +1,6 @@
 """The database's descriptors as re-rankers read them: some rows, and the neighbours of some rows.
 
-A database is an (M, D) array (or memory map), or anything that can reconstruct and search, such
+A database is an (M, D) array (or memory map), or anything that can give vectors and search, such
 as a `DescriptorIndex`; only the rows that are asked for are ever touched.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["Database", "NeighbourLists", "VectorStore", "check_queries", "neares
 class VectorStore(Protocol):
     """What an index has to offer to be a database for re-rankers."""
 
-    def reconstruct(self, ids: np.ndarray) -> np.ndarray:
+    def vectors(self, ids: np.ndarray) -> np.ndarray:
         """(n, D) descriptors of n database positions."""
 
     def search(self, queries: np.ndarray, k: int) -> Ranking:
@@ -32,7 +32,7 @@ def rows(database: Database, ids: np.ndarray) -> np.ndarray:
     ids = np.asarray(ids, dtype=np.int64)
     if isinstance(database, np.ndarray):
         return np.asarray(database[ids], dtype=np.float32)
-    return np.asarray(database.reconstruct(ids.ravel()), dtype=np.float32).reshape(*ids.shape, -1)
+    return np.asarray(database.vectors(ids.ravel()), dtype=np.float32).reshape(*ids.shape, -1)
 
 
 def nearest(database: Database, ids: np.ndarray, k: int, *, block: int = 65536) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Changes of feature maps and photographs that make more of a training set.
 
-For maps: mirrored ones count as other landmarks, hidden cells stand for what is in the way. For
-photographs: crops, warps and light strong enough that views of one photograph are worth learning
-from (photographs as instances).
+For maps: hidden cells stand for what is in the way. For photographs: crops, warps and light strong
+enough that views of one photograph are worth learning from (photographs as instances).
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from spatial_retrieval.train.data import LabelledSet
 
-__all__ = ["Augmented", "HideCells", "Mirrored", "strong_augmentation"]
+__all__ = ["Augmented", "HideCells", "strong_augmentation"]
 
 
 class Augmented:
@@ -39,34 +38,19 @@ class Augmented:
             return self.change(self.data[key])
 
 
-class Mirrored:
-    """Another set's items, left and right exchanged: other landmarks, since arrangement counts."""
-
-    def __init__(self, data: LabelledSet) -> None:
-        self.data = data
-        self.labels, self.twin_of, self.names = data.labels, data.twin_of, data.names
-        self.difficulty, self.repeats = data.difficulty, data.repeats
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        return self.data[key].flip(-1)
-
-
 @dataclass(frozen=True, slots=True)
 class HideCells:
-    """Set a random share of a map's cells to zero, as things in front of a house would.
+    """Set a random part of a map's cells to zero, as things in front of a house would.
 
     Args:
-        most: largest share; each map draws its own from 0 … ``most``.
+        most: largest part; each map draws its own from 0 … ``most``.
     """
 
     most: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.most < 1:
-            raise ValueError(f"expected a share of cells in [0, 1), got {self.most}")
+            raise ValueError(f"expected a part of cells in [0, 1), got {self.most}")
 
     def __call__(self, x: Tensor) -> Tensor:
         """(C, H, W) → (C, H, W)."""

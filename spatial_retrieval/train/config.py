@@ -1,11 +1,12 @@
 """``TrainConfig``: all numbers of a run; ``TrainResult``: what a run gives back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from spatial_retrieval.train.objectives import ObjectiveConfig
+from spatial_retrieval.train.reading import read_strictly
 
 __all__ = ["TrainConfig", "TrainResult"]
 
@@ -21,6 +22,7 @@ class TrainConfig:
         views: items of each label in a batch; ``accumulate`` batches make a step.
         lr: peak learning rate of AdamW, after ``warmup`` steps, before the cosine to 0.
         slower: (start of a parameter's name, factor on ``lr``), the first that fits counts.
+        warmup: at most a tenth of ``steps`` are used for it.
         clip: largest gradient norm.
         precision: "auto" is bf16 (or fp16) on a GPU that has it, full precision elsewhere.
         frozen_statistics: starts of names of modules whose batch norms keep their statistics.
@@ -30,6 +32,8 @@ class TrainConfig:
         patience: stop after so many validations without a better score; 0: never.
         mine_every: look for hard landmarks every so many steps; 0: never.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     output: str
     steps: int = 400
@@ -64,17 +68,13 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TrainConfig":
-        """Read what ``asdict`` wrote; an unknown key is an error, not ignored."""
-        for kind, part in ((cls, value), (ObjectiveConfig, value.get("objective", {}))):
-            unknown = set(part) - {f.name for f in fields(kind)}
-            if unknown:
-                raise ValueError(f"unknown keys in a training's config: {sorted(unknown)}")
-        slower = tuple((str(start), float(factor)) for start, factor in value.get("slower", ()))
-        frozen = tuple(value.get("frozen_statistics", ("backbone",)))
-        objective = ObjectiveConfig(**value.get("objective", {}))
-        return cls(
-            **{**value, "slower": slower, "frozen_statistics": frozen, "objective": objective}
-        )
+        """Read what ``asdict`` wrote, now or by version 0.1.0.
+
+        Raises:
+            ValueError: if a key is unknown or missing, or a value is of another type or range.
+        """
+        objective = ObjectiveConfig.up_to_date(value.get("objective", {}))
+        return read_strictly(cls, {**value, "objective": objective}, "a training's config")
 
 
 @dataclass(frozen=True, slots=True)

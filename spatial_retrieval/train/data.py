@@ -75,7 +75,7 @@ class PhotoSet:
 
     Args:
         paths: (N,) files.
-        labels: (N,) int64.
+        labels: (N,) int64; none has a twin.
         size: longest side in pixels after decoding (before ``augment``).
         augment: (3, h, w) → (3, h', w') in [0, 1] (torchvision v2 transforms); it draws from
             torch's global generator, which is seeded for each item. None: the photograph as it is.
@@ -85,12 +85,12 @@ class PhotoSet:
     labels: np.ndarray
     size: int = 480
     augment: Callable[[Tensor], Tensor] | None = None
-    twin_of: np.ndarray | None = None
-    difficulty: np.ndarray | None = None
     names: Sequence[str] = ()
+    twin_of: np.ndarray = field(init=False)
+    difficulty: None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.labels, self.twin_of = check_labels(self.labels, self.twin_of, len(self.paths))
+        self.labels, self.twin_of = check_labels(self.labels, None, len(self.paths))
         self.names = self.names or [str(path) for path in self.paths]
 
     @property
@@ -162,19 +162,19 @@ class TrainingData:
         batches: how batches are drawn; None: :class:`~spatial_retrieval.train.samplers.Batches`
             over the whole set, by the config's ``groups`` and ``views``.
         teacher: (N, D') float32 unit rows of another model for the items of ``train``, NaN for
-            items it has no say about; used by ``ObjectiveConfig.keep``.
-        plain: (N, D') float32 unit rows of the model that will stand beside the trained one; used
-            by ``ObjectiveConfig.beside``.
+            items it does not describe; used by ``ObjectiveConfig.keep``.
+        base: (N, D') float32 unit rows of the model that the trained one will be fused with; used
+            by ``ObjectiveConfig.fused``.
     """
 
     train: LabelledSet
     validation: Mapping[str, LabelledSet] = field(default_factory=dict)
     batches: object | None = None
     teacher: Tensor | None = None
-    plain: Tensor | None = None
+    base: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for whose, rows in (("teacher", self.teacher), ("plain model", self.plain)):
+        for whose, rows in (("teacher", self.teacher), ("base model", self.base)):
             if rows is not None and len(rows) != len(self.train):
                 raise ValueError(
                     f"expected a {whose}'s row for each of {len(self.train)} items, got {len(rows)}"

@@ -1,6 +1,7 @@
 """Train what stands behind a frozen backbone, on maps that were cached."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,29 @@ class TurnedWhitening(nn.Module):
 class HeadsOnMaps(nn.Module):
     """The part of a retrieval model behind the backbone: (B, C, H, W) maps → (B, D) unit rows.
 
-    It shares the context layers with ``model``; :meth:`finish` gives back the whole model.
+    It shares the context layers with ``model``, which goes with it from device to device;
+    :meth:`finish` gives back the whole model.
+
+    Raises:
+        ValueError: if the model has a base, or its head reads more than one map.
     """
 
     def __init__(self, model: RetrievalModel) -> None:
         super().__init__()
+        one = len(model.head.branches) == 1 and model.head.layers == (model.backbone.layer,)
+        if model.base is not None or not one:
+            heads = ", ".join(model.heads)
+            raise ValueError(
+                f"expected a model of one branch that reads {model.backbone.layer}, got {heads} "
+                f"reading {', '.join(model.head.layers)}; fuse models after their training"
+            )
         self.context, self.pooling = model.context, model.pooling
         self.whitening = model.whitening
         self._model = [model]  # in a list: its backbone is no part of this module
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HeadsOnMaps":
+        self._model[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @property
     def dim(self) -> int:
@@ -78,8 +94,7 @@ class HeadsOnMaps(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) → (B, D) unit rows."""
-        pooled = nn.functional.normalize(self.pooling(self.context(maps)), dim=1)
-        return nn.functional.normalize(self.whitening(pooled), dim=1)
+        return nn.functional.normalize(self.whitening(self.pooled(maps)), dim=1)
 
     def pooled(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C) unit rows: what the whitening sees."""
@@ -97,9 +112,10 @@ class HeadsOnMaps(nn.Module):
         """
         chosen = np.random.default_rng(seed).permutation(len(data))[:most]
         self.eval()
+        device = self._model[0].device
         with torch.no_grad():
             batches = (torch.stack([data[int(i), 0] for i in ids]) for ids in _in_tens(chosen))
-            rows = torch.cat([self.pooled(maps) for maps in batches])  # (M, C)
+            rows = torch.cat([self.pooled(maps.to(device)) for maps in batches])  # (M, C)
             fixed = pca_whitening(rows, power=power).linear(self.dim)
             out = fixed(rows)
             self.whitening = TurnedWhitening(fixed, out.mean(dim=0), out.std(dim=0).clamp(1e-6))

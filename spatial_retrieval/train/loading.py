@@ -1,4 +1,4 @@
-"""Batches of items, loaded ahead, each process its share; an unreadable item names its step."""
+"""Batches of items, loaded ahead, each process its part; an unreadable item names its step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """One process's share of a step.
+    """One process's part of a step.
 
     Attributes:
         items: (B, …) images or maps.
@@ -36,24 +36,30 @@ class Batch:
 def load_batches(
     data: LabelledSet,
     source: BatchSource,
+    steps: range,
     *,
-    start: int,
-    stop: int,
     seed: int,
-    rank: int = 0,
-    ranks: int = 1,
+    rank: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the batches start … stop − 1; of each, this rank's part.
+    """Yield the batches of some steps; of each, this process's part.
+
+    Args:
+        data: the items.
+        source: says which items a step sees.
+        steps: numbers of the batches.
+        seed: of the items' augmentation.
+        rank: number of this process, and of how many.
+        workers: processes that load ahead; 0 loads here.
 
     Raises:
         TrainingError: naming step and item, if an item cannot be read or shapes differ.
     """
-    keys = _Keys(source, start, stop, seed, rank, ranks)
+    keys = _Keys(source, steps, seed, rank)
     loader = DataLoader(
         _Guarded(data), batch_sampler=keys, num_workers=workers, collate_fn=_collate
     )
-    for step, batch in enumerate(loader, start):
+    for step, batch in zip(steps, loader, strict=True):
         if isinstance(batch, _Failure):
             where = data.names[batch.index]
             raise TrainingError(f"step {step}: {where}: {batch.error}") from batch.error
@@ -63,11 +69,9 @@ def load_batches(
 class _Keys(Sampler[list[tuple[int, int]]]):
     """Lists of (index, seed), one for each step."""
 
-    def __init__(
-        self, source: BatchSource, start: int, stop: int, seed: int, rank: int, ranks: int
-    ) -> None:
-        self.source, self.steps, self.seed = source, range(start, stop), seed
-        self.rank, self.ranks = rank, ranks
+    def __init__(self, source: BatchSource, steps: range, seed: int, rank: tuple[int, int]) -> None:
+        self.source, self.steps, self.seed = source, steps, seed
+        self.rank, self.ranks = rank
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -77,11 +81,11 @@ class _Keys(Sampler[list[tuple[int, int]]]):
             whole = self.source.batch(step)
             if len(whole) % self.ranks:
                 raise ValueError(
-                    f"expected a batch that {self.ranks} processes share evenly, got {len(whole)} "
+                    f"expected a batch that {self.ranks} processes divide evenly, got {len(whole)} "
                     "items; change groups or views"
                 )
-            share = np.split(np.arange(len(whole)), self.ranks)[self.rank]
-            yield [(int(whole[k]), item_seed(self.seed, step, int(k))) for k in share]
+            own = np.split(np.arange(len(whole)), self.ranks)[self.rank]
+            yield [(int(whole[k]), item_seed(self.seed, step, int(k))) for k in own]
 
 
 @dataclass(frozen=True, slots=True)

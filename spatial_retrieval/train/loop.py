@@ -5,7 +5,7 @@
 :class:`~spatial_retrieval.train.heads.HeadsOnMaps` on cached feature maps (frozen backbone).
 A run writes ``last.pt`` (all that is needed to go on) and ``best.pt`` into its output folder, and
 going on is the default: call it again. On several processes (``accelerate launch``,
-``accelerate.notebook_launcher``) each loads its share of every batch, and the loss sees all of it.
+``accelerate.notebook_launcher``) each loads its part of every batch, and the loss sees all of it.
 """
 
 import time
@@ -20,6 +20,8 @@ from spatial_retrieval.train.data import LabelledSet, TrainingData
 from spatial_retrieval.train.interrupt import Interrupt
 from spatial_retrieval.train.loading import Batch
 from spatial_retrieval.train.run import Run
+from spatial_retrieval.train.saving import finish, save
+from spatial_retrieval.train.saving import resume as resume_run
 
 __all__ = ["train"]
 
@@ -51,7 +53,7 @@ def train(
     with torch.random.fork_rng(devices), Interrupt() as interrupt:
         run = Run(model, data, config)
         if resume:
-            run.resume()
+            resume_run(run)
         began = time.monotonic() - run.seconds
         for batches in run.steps():
             row = _step(run, batches)
@@ -60,12 +62,12 @@ def train(
             run.seconds = time.monotonic() - began
             stop = run.agreed(interrupt.asked) or run.patience_is_over
             if stop or run.due(config.checkpoint_every):
-                run.save()
+                save(run)
             if callback is not None and run.is_main:
                 callback(run.history)
             if stop:
                 break
-        return run.finish(interrupted=interrupt.asked and run.step < config.steps)
+        return finish(run, interrupted=interrupt.asked and run.step < config.steps)
 
 
 def _step(run: Run, batches: list[Batch]) -> dict[str, float]:

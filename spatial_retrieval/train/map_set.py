@@ -1,8 +1,8 @@
 """Feature maps of a frozen backbone on disk: shards in half precision, made once, resumable.
 
-A cache is a folder: ``00000.npy``, ``00001.npy`` … of (n, C, H, W) float16 maps, and
-``manifest.json``, which is written first and says whose maps these are. A shard is there whole or
-not at all, so a killed run goes on where it was; a cache of other items or another backbone is
+A cache is a folder of shards (:mod:`~spatial_retrieval.features.store`) of (n, C, H, W) float16
+maps, and ``manifest.json``, which is written first and says whose maps these are. A shard is whole
+or not there, so a killed run goes on where it was; a cache of other items or another backbone is
 refused rather than mixed.
 """
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatial_retrieval.files import atomic_writer, write_json
-from spatial_retrieval.train.data import check_labels
+from spatial_retrieval.features.store import ShardError, ShardStore, open_shard
+from spatial_retrieval.files import write_json
+from spatial_retrieval.train.data import LabelledSet, check_labels
 
 __all__ = ["CacheError", "MapSet", "cache_maps"]
 
-_VERSION = 1
+_VERSION = 2
+_BATCH = 8
 
 
 class CacheError(ValueError):
@@ -34,24 +36,23 @@ class MapSet:
 
     Args:
         folder: written by :func:`cache_maps`.
-        repeats: whether a batch may hold an item twice (labels with fewer items than views).
 
     Raises:
         CacheError: if the cache isn't finished, or a file is missing or damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, repeats: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         manifest = _read_manifest(self.folder)
-        self.about: Mapping[str, Any] = manifest["about"]
         self.names: Sequence[str] = manifest["names"]
         self.labels, self.twin_of = check_labels(
             np.asarray(manifest["labels"]), np.asarray(manifest["twin_of"]), len(self.names)
         )
         levels = manifest["difficulty"]
         self.difficulty = None if levels is None else np.asarray(levels)
-        self.repeats = repeats
+        self.repeats = False
         self._size = manifest["shard"]
+        self._store = ShardStore(self.folder, manifest["about"])
         self._shards = [self._open(i) for i in range(-(-len(self.names) // self._size))]
 
     def __len__(self) -> int:
@@ -62,14 +63,14 @@ class MapSet:
         return torch.from_numpy(self._shards[shard][row].astype(np.float32))
 
     def _open(self, number: int) -> np.ndarray:
-        path = _shard_path(self.folder, number)
+        path = self._store.path(number)
         expected = min(self._size, len(self.names) - number * self._size)
+        if not path.exists():
+            raise CacheError(f"{path}: missing; the cache is unfinished, make it again")
         try:
-            maps = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError as error:
-            raise CacheError(f"{path}: missing; the cache is unfinished, make it again") from error
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{path}: damaged ({error}); delete it and make it again") from error
+            maps = open_shard(path).arrays["maps"]
+        except (ShardError, KeyError) as error:
+            raise CacheError(f"{error}; delete this file and make it again") from error
         if maps.ndim != 4 or len(maps) != expected:
             raise CacheError(f"{path}: expected {expected} maps, got {maps.shape}; delete it")
         return maps
@@ -77,27 +78,19 @@ class MapSet:
 
 def cache_maps(
     folder: str | os.PathLike[str],
-    items: Sequence[Tensor],
+    images: LabelledSet,
     encode: Callable[[Tensor], Tensor],
-    *,
-    labels: np.ndarray,
     about: Mapping[str, Any],
-    twin_of: np.ndarray | None = None,
-    difficulty: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
-    shard: int = 128,
-    batch_size: int = 8,
-    repeats: bool = False,
+    *,
+    shard: int = 64,
     progress: bool = False,
 ) -> MapSet:
     """Make the maps that aren't there yet, and open the cache.
 
     Args:
         folder: of the cache; made if needed.
-        items: N images (3, h, w) of one size, asked for one after another, only as needed.
+        images: (3, h, w) of one size, asked for one after another, only as needed.
         encode: (B, 3, h, w) → (B, C, H, W), for example a backbone.
-        labels, twin_of, difficulty, names: as in
-            :class:`~spatial_retrieval.train.data.LabelledSet`.
         about: what the maps depend on (backbone, layer, size, data, seed), compared with what an
             existing cache says.
         shard: maps in a file.
@@ -105,42 +98,47 @@ def cache_maps(
     Raises:
         CacheError: if the folder holds the maps of something else.
     """
-    labels, twins = check_labels(labels, twin_of, len(items))
-    if not len(items):
+    folder = Path(folder)
+    store = ShardStore(folder, _open_folder(folder, images, about, shard)["about"])
+    starts = range(0, len(images), shard)
+    for number, start in enumerate(tqdm(starts, disable=not progress, unit="shard")):
+        if not store.path(number).exists():
+            maps = _encoded(images, range(start, min(start + shard, len(images))), encode)
+            store.put(number, {"maps": maps})
+    return MapSet(folder)
+
+
+def _open_folder(
+    folder: Path, images: LabelledSet, about: Mapping[str, Any], shard: int
+) -> dict[str, Any]:
+    """Write the manifest, or compare it with the one that is there."""
+    labels, twins = check_labels(images.labels, images.twin_of, len(images))
+    if not len(images):
         raise ValueError("expected at least one item, got none")
+    levels = images.difficulty
     manifest = {
         "version": _VERSION,
         "about": json.loads(json.dumps(about)),
         "shard": shard,
         "labels": labels.tolist(),
         "twin_of": twins.tolist(),
-        "difficulty": None if difficulty is None else [str(level) for level in difficulty],
-        "names": [str(n) for n in names] if names else [f"item {i}" for i in range(len(items))],
+        "difficulty": None if levels is None else [str(level) for level in levels],
+        "names": [str(name) for name in images.names],
     }
-    folder = Path(folder)
     if (folder / "manifest.json").exists():
         _check_same(folder, manifest)
     else:
         write_json(folder / "manifest.json", manifest)
-    starts = range(0, len(items), shard)
-    for number, start in enumerate(tqdm(starts, disable=not progress, unit="shard")):
-        path = _shard_path(folder, number)
-        if path.exists():
-            continue
-        maps = _encoded(items, range(start, min(start + shard, len(items))), encode, batch_size)
-        with atomic_writer(path) as file:
-            np.save(file, maps, allow_pickle=False)
-    return MapSet(folder, repeats=repeats)
+    return manifest
 
 
-def _encoded(
-    items: Sequence[Tensor], which: range, encode: Callable[[Tensor], Tensor], batch_size: int
-) -> np.ndarray:
+def _encoded(images: LabelledSet, which: range, encode: Callable[[Tensor], Tensor]) -> np.ndarray:
     rows = []
     with torch.inference_mode():
-        for start in range(which.start, which.stop, batch_size):
-            images = [items[i] for i in range(start, min(start + batch_size, which.stop))]
-            rows.append(encode(torch.stack(images)).to("cpu", torch.float16))
+        for start in range(which.start, which.stop, _BATCH):
+            stop = min(start + _BATCH, which.stop)
+            batch = torch.stack([images[i, 0] for i in range(start, stop)])
+            rows.append(encode(batch).to("cpu", torch.float16))
     maps = torch.cat(rows)
     if not torch.isfinite(maps).all():
         raise CacheError(
@@ -148,10 +146,6 @@ def _encoded(
             f"{which.start} … {which.stop - 1}"
         )
     return maps.contiguous().numpy()
-
-
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.npy"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,66 +1,51 @@
-"""The state of one training run, and how it is saved, resumed, validated and ended."""
+"""One training run on this process: model, objective, optimizer, progress; loss and validation."""
 
-import json
-import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatial_retrieval.files import write_json
-from spatial_retrieval.train.checkpoint import (
-    CheckpointError,
-    check_state,
-    load_checkpoint,
-    save_checkpoint,
-    shapes_of,
-)
-from spatial_retrieval.train.config import TrainConfig, TrainResult
+from spatial_retrieval.train.checkpoint import save_checkpoint
+from spatial_retrieval.train.config import TrainConfig
 from spatial_retrieval.train.data import TrainingData
-from spatial_retrieval.train.gather import gather_rows
-from spatial_retrieval.train.heads import save_model
 from spatial_retrieval.train.loading import Batch, TrainingError, load_batches
-from spatial_retrieval.train.samplers import Batches, item_seed, mine_groups
+from spatial_retrieval.train.processes import gather_rows, processes
+from spatial_retrieval.train.samplers import Batches, BatchSource, item_seed, mine_groups
 from spatial_retrieval.train.setup import (
-    data_digest,
     half_precision,
+    has_idle_parameters,
     lr_factor,
     new_objective,
     parameter_groups,
 )
-from spatial_retrieval.train.validation import encode, validate
+from spatial_retrieval.train.validation import encode, score_names, validate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Run"]
 
 T = TypeVar("T")
-_STATEFUL = ("model", "objective", "optimizer", "schedule", "scaler")
-_PROGRESS = ("step", "history", "seconds", "best", "best_step", "without_gain")
-log = logging.getLogger(__name__)
-_FREE = ("output", "workers", "validate_every", "checkpoint_every", "patience")
 
 
 class Run:
     """Model, objective, optimizer, schedule and progress of one run on this process."""
 
     def __init__(self, model: nn.Module, data: TrainingData, config: TrainConfig) -> None:
-        from accelerate import Accelerator
-
         self.model, self.data, self.config = model, data, config
+        self._check_best_by()
         self.source = data.batches or Batches(
-            data.train.labels, twin_of=data.train.twin_of, groups=config.groups,
-            views=config.views, seed=config.seed, repeats=data.train.repeats,
-            names=data.train.names,
-        )  # fmt: skip
-        self.accelerator = Accelerator()
+            data.train, groups=config.groups, views=config.views, seed=config.seed
+        )
+        self.folder = Path(config.output)
+        self.accelerator = _accelerator(model, data, self.source)
         self.is_main = self.accelerator.is_main_process
         self.device = self.accelerator.device
-        self.folder = Path(config.output)
         self.wrapped = self.accelerator.prepare_model(model)
         self.objective = new_objective(model, data.train, self.source, config)
         groups = parameter_groups(model, self.objective, config)
@@ -69,6 +54,7 @@ class Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, partial(lr_factor, steps=config.steps, warmup=config.warmup)
         )
+        # Accelerate's mixed precision is one for a whole process; two runs in a notebook may differ
         self._dtype = dtype = half_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.step, self.seconds = 0, 0.0
@@ -84,10 +70,13 @@ class Run:
             stop = self.config.steps if not every else (self.step // every + 1) * every
             stop = min(stop, self.config.steps)
             batches = load_batches(
-                self.data.train, self.source, start=self.step * k, stop=stop * k,
-                seed=self.config.seed, workers=self.config.workers,
-                rank=self.accelerator.process_index, ranks=self.accelerator.num_processes,
-            )  # fmt: skip
+                self.data.train,
+                self.source,
+                range(self.step * k, stop * k),
+                seed=self.config.seed,
+                rank=(self.accelerator.process_index, self.accelerator.num_processes),
+                workers=self.config.workers,
+            )
             for _ in range(self.step, stop):
                 yield [next(batches) for _ in range(k)]
 
@@ -115,12 +104,12 @@ class Run:
             TrainingError: naming the batch, if the loss is no number.
         """
         rows = gather_rows(descriptors)
-        labels = gather_rows(batch.labels.to(self.device))
-        indices = gather_rows(batch.indices.to(self.device)).cpu()
+        labels = self.accelerator.gather(batch.labels.to(self.device))
+        indices = self.accelerator.gather(batch.indices.to(self.device)).cpu()
         others = (
             None if known is None else known[indices].to(self.device)
-            for known in (self.data.teacher, self.data.plain)
-        )  # fmt: skip
+            for known in (self.data.teacher, self.data.base)
+        )
         value = self.objective(rows, labels, *others)
         if not torch.isfinite(value.detach()):
             raise self._diverged("loss", value, batch)
@@ -167,8 +156,6 @@ class Run:
             return {}
         scores = self._on_main(lambda: validate(self.model, self.data.validation))
         chosen = self.config.best_by or next(iter(scores))
-        if chosen not in scores:
-            raise ValueError(f"expected best_by among {', '.join(scores)}, got {chosen!r}")
         if math.isnan(self.best) or scores[chosen] > self.best:
             self.best, self.best_step, self.without_gain = scores[chosen], self.step, 0
             if self.is_main:
@@ -177,6 +164,12 @@ class Run:
         else:
             self.without_gain += 1
         return scores
+
+    def _check_best_by(self) -> None:
+        offered = score_names(self.data.validation)
+        if self.config.best_by and self.config.best_by not in offered:
+            names = ", ".join(offered) or "the scores of a held-out set, of which there is none"
+            raise ValueError(f"expected best_by among {names}; got {self.config.best_by!r}")
 
     def _mine(self) -> None:
         anchors = getattr(self.source, "anchors", None)
@@ -201,70 +194,15 @@ class Run:
             broadcast_object_list(result)
         return result[0]
 
-    def save(self) -> None:
-        """Write ``last.pt``: everything that going on needs."""
-        if self.is_main:
-            harder = getattr(self.source, "harder", None)
-            state = {name: getattr(self, name).state_dict() for name in _STATEFUL}
-            state |= {name: getattr(self, name) for name in _PROGRESS}
-            state |= {
-                "config": asdict(self.config),
-                "shapes": shapes_of(self.model),
-                "data": data_digest(self.data.train),
-                "harder": None if harder is None else harder.tolist(),
-                "random": {"seed": self.config.seed, "torch": torch.get_rng_state()},
-            }
-            save_checkpoint(self.folder / "last.pt", state)
-        self.accelerator.wait_for_everyone()
 
-    def resume(self) -> None:
-        """Go on from ``last.pt``, if there is one.
+def _accelerator(model: nn.Module, data: TrainingData, source: BatchSource) -> "Accelerator":
+    """The processes, prepared for parameters that never get a gradient, if there are any."""
+    from accelerate import DistributedDataParallelKwargs
 
-        Raises:
-            CheckpointError: if it is damaged, or of another model, data or config.
-        """
-        path = self.folder / "last.pt"
-        if not path.exists():
-            return
-        state = load_checkpoint(path)
-        check_state(path, "model", shapes_of(self.model), state["shapes"])
-        check_state(path, "set of data", data_digest(self.data.train), state["data"])
-        own, found = _compared(asdict(self.config)), _compared(state["config"])
-        check_state(path, "configuration", own, found)
-        for name in _STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        for name in _PROGRESS:
-            setattr(self, name, state[name])
-        torch.set_rng_state(state["random"]["torch"])
-        if state["harder"] is not None:
-            self.source.harder = np.asarray(state["harder"])
-        log.info("going on at step %d of %d (%s)", self.step, self.config.steps, path)
-
-    def finish(self, *, interrupted: bool) -> TrainResult:
-        """Put the best weights into the model, save it, and say what came of the run."""
-        best = self.folder / "best.pt"
-        if self.best_step:
-            state = load_checkpoint(best)
-            if state["step"] != self.best_step:
-                raise CheckpointError(
-                    f"{best}: expected the weights of step {self.best_step}, got "
-                    f"{state['step']}; train anew with resume=False"
-                )
-            self.model.load_state_dict(state["model"])
-        self.model.eval()
-        path = best if self.best_step else self.folder / "last.pt"
-        if hasattr(self.model, "save_pretrained"):
-            path = self.folder / "model"
-            if self.is_main:
-                save_model(self.model, path)
-        if self.is_main:
-            write_json(self.folder / "history.json", self.history)
-            write_json(self.folder / "train.json", asdict(self.config))
-        self.accelerator.wait_for_everyone()
-        return TrainResult(
-            self.history, self.best_step or self.step, self.best, path, interrupted, self.seconds
-        )
-
-
-def _compared(config: dict) -> dict:
-    return json.loads(json.dumps({k: v for k, v in config.items() if k not in _FREE}))
+    accelerator = processes()
+    if accelerator.num_processes == 1:
+        return accelerator
+    idle = has_idle_parameters(model, data.train[int(source.batch(0)[0]), 0])
+    if not idle:
+        return accelerator
+    return processes(DistributedDataParallelKwargs(find_unused_parameters=True))

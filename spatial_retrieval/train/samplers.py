@@ -15,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
+from spatial_retrieval.train.data import LabelledSet
+
 __all__ = ["BatchSource", "Batches", "MixedBatches", "item_seed", "mine_groups"]
 
 
@@ -30,36 +32,26 @@ class Batches:
     """Groups × (label, twin) × views.
 
     Args:
-        labels: (N,) int64 in 0 … L−1.
-        twin_of: (L,) label of the twin, −1 for none; all labels have one, or none has.
+        data: the set; all of its labels have twins, or none has. Where ``data.repeats``, a label
+            with fewer items than ``views`` may give one twice.
         groups: landmarks in a batch (each with its twin, where there are twins).
         views: items of each label.
         seed: of all draws.
-        repeats: whether a label with fewer items than ``views`` may give one twice.
 
     Attributes:
         anchors: (G,) the label that stands for each group.
-        harder: None, or (G, n) for each group the numbers of the groups to set beside it.
+        harder: None, or (G, n) for each group the numbers of the groups to draw with it.
 
     Raises:
         ValueError: if there are fewer than two labels, or a label has too few items.
     """
 
     def __init__(
-        self,
-        labels: np.ndarray,
-        *,
-        twin_of: np.ndarray | None = None,
-        groups: int = 8,
-        views: int = 2,
-        seed: int = 0,
-        repeats: bool = False,
-        names: Sequence[str] = (),
+        self, data: LabelledSet, *, groups: int = 8, views: int = 2, seed: int = 0
     ) -> None:
-        labels = np.asarray(labels, dtype=np.int64)
+        labels, twins = data.labels, data.twin_of
         present = np.unique(labels)
-        _check(labels, present, views, repeats, names)
-        twins = np.full(labels.max() + 1, -1) if twin_of is None else np.asarray(twin_of)
+        _check(data, present, views)
         paired = twins[present] >= 0
         if paired.any() and not paired.all():
             raise ValueError(
@@ -72,7 +64,7 @@ class Batches:
                 f"expected 1 … {len(self.anchors)} groups in a batch (as many landmarks as there "
                 f"are), got {groups}"
             )
-        self.groups, self.views, self.seed, self.repeats = groups, views, seed, repeats
+        self.groups, self.views, self.seed = groups, views, seed
         self.harder: np.ndarray | None = None
         self._twins = twins
         order = np.argsort(labels, kind="stable")
@@ -85,7 +77,7 @@ class Batches:
         return max(1, len(self.anchors) // self._drawn)
 
     def batch(self, step: int) -> np.ndarray:
-        """(B,) item indices of a step: views beside each other, then twins, then groups."""
+        """(B,) item indices of a step: a label's views, then its twin's, group by group."""
         epoch, turn = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.anchors))
         rng = np.random.default_rng([self.seed, 1, step])
@@ -118,7 +110,7 @@ class Batches:
 
 
 class MixedBatches:
-    """Batches of several joined sets beside each other, so much of each as its own sampler says.
+    """Batches of several joined sets after one another, so much of each as its own sampler says.
 
     Args:
         parts: one sampler for each set of a :class:`~spatial_retrieval.train.data.ConcatSet`.
@@ -161,9 +153,7 @@ def mine_groups(descriptors: np.ndarray, labels: np.ndarray, batches: Batches, n
     batches.harder = np.stack(rows).astype(np.int64)
 
 
-def _check(
-    labels: np.ndarray, present: np.ndarray, views: int, repeats: bool, names: Sequence[str]
-) -> None:
+def _check(data: LabelledSet, present: np.ndarray, views: int) -> None:
     if len(present) < 2:
         raise ValueError(
             f"expected items of at least two labels, got {len(present)}; a model cannot learn to "
@@ -171,13 +161,13 @@ def _check(
         )
     if views < 2:
         raise ValueError(f"expected at least 2 views of each label in a batch, got {views}")
-    counts = np.bincount(labels)
+    counts = np.bincount(data.labels)
     lonely = present[counts[present] < 2]
-    if len(lonely) and not repeats:
-        item = int(np.flatnonzero(labels == lonely[0])[0])
-        what = f" ({names[item]})" if len(names) else ""
+    if len(lonely) and not data.repeats:
+        item = int(np.flatnonzero(data.labels == lonely[0])[0])
         raise ValueError(
-            f"expected at least 2 images of each label, got one of label {lonely[0]}{what}"
+            f"expected at least 2 images of each label, got one of label {lonely[0]} "
+            f"({data.names[item]})"
             + (f" and of {len(lonely) - 1} more" if len(lonely) > 1 else "")
             + "; add images, leave the label out, or augment (photographs as instances)"
         )

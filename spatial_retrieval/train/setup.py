@@ -12,7 +12,14 @@ from spatial_retrieval.train.data import LabelledSet
 from spatial_retrieval.train.objectives import Objective
 from spatial_retrieval.train.samplers import BatchSource
 
-__all__ = ["data_digest", "half_precision", "lr_factor", "new_objective", "parameter_groups"]
+__all__ = [
+    "data_digest",
+    "half_precision",
+    "has_idle_parameters",
+    "lr_factor",
+    "new_objective",
+    "parameter_groups",
+]
 
 
 def new_objective(
@@ -46,9 +53,25 @@ def parameter_groups(
     ]
 
 
+def has_idle_parameters(model: nn.Module, item: Tensor) -> bool:
+    """Whether parameters get no gradient from an item, as layers behind the one that is used.
+
+    Data-parallel training waits for all gradients unless it is told.
+    """
+    was_training = model.training
+    before = [p.grad for p in model.parameters()]
+    device = next(model.parameters()).device
+    model.eval()(item[None].to(device)).sum().backward()
+    idle = any(p.requires_grad and p.grad is None for p in model.parameters())
+    for p, grad in zip(model.parameters(), before, strict=True):
+        p.grad = grad
+    model.train(was_training)
+    return idle
+
+
 def lr_factor(step: int, *, steps: int, warmup: int) -> float:
-    """Linear warm-up to 1, then half a cosine to 0."""
-    warmup = min(warmup, steps - 1)
+    """Linear warm-up to 1 within a tenth of the steps at most, then half a cosine to 0."""
+    warmup = min(warmup, steps // 10)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

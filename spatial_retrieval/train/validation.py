@@ -6,20 +6,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spatial_retrieval.metrics.average_precision import labelled_ap
 from spatial_retrieval.train.data import LabelledSet
 
-__all__ = ["encode", "leave_one_out_map", "twin_accuracy", "validate"]
+__all__ = ["encode", "leave_one_out_map", "score_names", "twin_accuracy", "validate"]
+
+
+def score_names(sets: Mapping[str, LabelledSet]) -> list[str]:
+    """Names of the scores that :func:`validate` gives, in order."""
+    twins = {name: bool((one.twin_of >= 0).any()) for name, one in sets.items()}
+    return [
+        f"{name}/{score}" for name, has in twins.items() for score in ("map", "twin")[: 1 + has]
+    ]
 
 
 def validate(
     model: nn.Module, sets: Mapping[str, LabelledSet], *, batch_size: int = 32
 ) -> dict[str, float]:
     """Score a model: "NAME/map" for each set, and "NAME/twin" where the set has twins; in 0 … 1."""
-    scores = {}
+    scores, names = {}, score_names(sets)
     for name, one in sets.items():
         descriptors = encode(model, one, batch_size=batch_size)
         scores[f"{name}/map"] = leave_one_out_map(descriptors, one.labels)
-        if (one.twin_of >= 0).any():
+        if f"{name}/twin" in names:
             scores[f"{name}/twin"] = twin_accuracy(
                 descriptors, one.labels, one.twin_of, one.difficulty
             )
@@ -49,23 +58,18 @@ def encode(
 def leave_one_out_map(descriptors: np.ndarray, labels: np.ndarray) -> float:
     """Each item queries all others; the mean of the average precisions (macro over labels).
 
-    AP is that of the revisited protocol (:mod:`spatial_retrieval.metrics.revisited`). Items whose
-    label has no other item are left out of the mean.
+    AP is that of the revisited protocol. Items whose label has no other item are left out of the
+    mean.
 
     Args:
         descriptors: (N, D) unit rows.
         labels: (N,).
     """
-    labels = np.asarray(labels)
-    similar = descriptors @ descriptors.T
-    order = np.argsort(-similar, axis=1, kind="stable")
-    order = order[order != np.arange(len(order))[:, None]].reshape(len(order), -1)
-    hits = labels[order] == labels[:, None]  # (N, N − 1)
-    counts, ranks = hits.sum(axis=1), np.arange(hits.shape[1])
-    found = hits.cumsum(axis=1)
-    before = np.where(ranks == 0, 1.0, (found - 1) / np.maximum(ranks, 1))
-    ap = (0.5 * (before + found / (ranks + 1)) * hits).sum(axis=1) / np.maximum(counts, 1)
-    asked = counts > 0
+    labels, everyone = np.asarray(labels), np.arange(len(labels))
+    order = np.argsort(-(descriptors @ descriptors.T), axis=1, kind="stable")
+    order = order[order != everyone[:, None]].reshape(len(order), -1)
+    ap = labelled_ap(order, labels, labels, own=everyone)
+    asked = ~np.isnan(ap)
     if not asked.any():
         raise ValueError("expected at least two items of some label, got none")
     present = np.unique(labels[asked])

@@ -95,7 +95,7 @@ def test_roxford_end_to_end_as_a_program(root, tmp_path):
     assert card.scores["mAP M"] == pytest.approx(1) and card.scores["mP@10 H"] == pytest.approx(1)
     assert card.intervals["mAP H"] == pytest.approx((1, 1))
     assert card.query_crop.startswith("cropped") and card.ignored.startswith("removed")
-    assert card.whitening.startswith("768 dimensions") and "card" in card.training_data
+    assert card.whitening.startswith("1024 dimensions") and "card" in card.training_data
     assert "evaluate roxford5k --model lite0-spatial" in card.command
     assert "--size 320" in card.command
     assert card.command in (tmp_path / "card.md").read_text()

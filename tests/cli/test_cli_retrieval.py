@@ -62,6 +62,92 @@ def test_index_reports_what_it_set_aside(photographs, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "6 described, 6 in the index" in printed.out
     assert "set aside note.jpg" in printed.err
+    assert f"set aside: 1 files; all are in {tmp_path / 'i' / 'set-aside.json'}" in printed.err
+    assert list(json.loads((tmp_path / "i" / "set-aside.json").read_text())) == ["note.jpg"]
+
+
+def test_a_long_list_of_set_aside_files_is_cut_on_the_screen(photographs, tmp_path, capsys):
+    for i in range(30):
+        (photographs / f"{i}\n.jpg").write_text("text")
+    assert main(["index", str(photographs), "-o", str(tmp_path / "i")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith("set aside ")]) == 20
+    assert "set aside 0\\n.jpg:" in lines[0] and "set aside: 30 files" in lines[-1]
+
+
+def test_shards_are_merged(photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("spatial_retrieval.indexing._CHUNK", 2)
+    call = [str(photographs), "-o", str(tmp_path / "i")]
+    assert main(["index", *call, "--shard", "1/2"]) == 0
+    assert "2 described, part 1/2" in capsys.readouterr().out
+    assert "are in no part; index them first" in fails(capsys, 1, "merge", *call)
+    assert main(["index", *call, "--shard", "0/2"]) == 0
+    assert main(["merge", *call]) == 0
+    assert "0 described, 6 in the index" in capsys.readouterr().out
+    for wrong in ("2/2", "1", "a/b", "-1/2"):
+        assert "expected i/n with 0" in fails(capsys, 2, "index", *call, f"--shard={wrong}")
+
+
+def test_verify_checks_every_byte(indexed, photographs, capsys, monkeypatch):
+    monkeypatch.setattr("spatial_retrieval.index.disk._CHECKED", 0)
+    call = [str(photographs), "-o", str(indexed), "--verify"]
+    assert main(["index", *call]) == 0
+    assert "every byte checked" in capsys.readouterr().out
+    path = next(indexed.glob("segment-*"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    assert "damaged index" in fails(capsys, 1, "index", *call)
+
+
+def test_the_way_of_searching_is_chosen_and_measured(indexed, photographs, capsys):
+    call = ["index", str(photographs), "-o", str(indexed), "--measure"]
+    assert main([*call, "--index", "SQfp16"]) == 0
+    assert "SQfp16: recall@1 1.000 · " in capsys.readouterr().out
+    assert main(call) == 0
+    assert "SQfp16: recall@1 1.000 · " in capsys.readouterr().out
+    assert main([*call, "--index", "exact"]) == 0
+    assert "exact: recall@1 1.000 · " in capsys.readouterr().out
+    assert "expected a FAISS factory string" in fails(capsys, 1, *call, "--index", "magic")
+
+
+def test_engine_device_and_precision(photographs, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("spatial_retrieval.cli.retrieval._MANY", 1)
+    rows = {}
+    for name, options in {
+        "torch": ["--engine", "torch"],
+        "onnx": ["--engine", "onnx", "--device", "cpu"],
+        "auto": [],
+        "half": ["--half", "--engine", "torch"],
+    }.items():
+        target = tmp_path / f"{name}.npz"
+        assert main(["embed", str(photographs), "-o", str(target), *options]) == 0
+        with np.load(target) as found:
+            rows[name] = found["descriptors"]
+    for name, lowest in {"onnx": 0.99999, "auto": 0.99999, "half": 0.99}.items():
+        assert (rows["torch"] * rows[name]).sum(axis=1).min() > lowest
+    assert not np.array_equal(rows["torch"], rows["onnx"])  # it was another engine
+    call = ["embed", str(photographs), "-o", "x.npz"]
+    assert "float32" in fails(capsys, 1, *call, "--half", "--engine", "onnx")
+    assert "invalid choice" in fails(capsys, 2, *call, "--engine", "magic")
+
+
+def test_search_by_milvus(indexed, photographs, tmp_path, capsys):
+    pytest.importorskip("milvus_lite")
+    address = f"milvus://{tmp_path}/lite.db/rows"
+    assert main(["index", str(photographs), "-o", str(indexed), "--index", address]) == 0
+    image = str(photographs / "place1/view 3.jpg")
+    assert main(["search", str(indexed), image, "--milvus", address, "-k", "2"]) == 0
+    assert "place1/view 3.jpg" in capsys.readouterr().out.splitlines()[-2]
+    line = fails(capsys, 1, "search", indexed, image, "--milvus", "milvus://nowhere")
+    assert "expected milvus://HOST:PORT/COLLECTION" in line
+
+
+def test_the_index_of_another_folder_needs_replace(indexed, tmp_path, capsys):
+    (tmp_path / "b").mkdir()
+    draw(9).save(tmp_path / "b" / "b.jpg")
+    call = [str(tmp_path / "b"), "-o", str(indexed)]
+    assert "is the index of" in fails(capsys, 1, "index", *call)
+    assert main(["index", *call, "--replace"]) == 0
 
 
 @pytest.mark.parametrize("command", ["embed", "index"])
@@ -101,7 +187,7 @@ def test_a_broken_query_fails_in_one_line(indexed, tmp_path, capsys):
 
 
 def test_a_flipped_byte_in_an_index_is_noticed(indexed, photographs, capsys):
-    path = next(indexed.glob("descriptors-*.npy"))
+    path = next(indexed.glob("segment-*"))
     damaged = bytearray(path.read_bytes())
     damaged[500] ^= 1
     path.write_bytes(damaged)

@@ -254,3 +254,37 @@ def test_the_list_of_data_sets_is_sound():
 def test_the_known_sums_are_those_of_the_official_files(shared, dataset):
     (remote,) = (r for r in DATASETS[dataset] if r.file.startswith("gnd"))
     assert _sha((shared / "golden" / remote.file).read_bytes()) == remote.sha256
+
+
+def test_a_flipped_bit_is_noticed_where_nobody_publishes_a_checksum(site, tmp_path):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("a.jpg")
+        member.size = len(BODY)
+        tar.addfile(member, io.BytesIO(BODY))
+    whole = packed.getvalue()
+    damaged = bytearray(whole)
+    damaged[-6] ^= 4  # in the checksum itself, which comes after everything that tar reads
+    remote = Remote("a.tgz", (site.url("a.tgz"),), unpack="tree")
+    site.files["a.tgz"] = bytes(damaged)
+    with pytest.raises(ValueError, match=r"a\.tgz: arrived damaged .* run again"):
+        fetch(remote, tmp_path)
+    assert not (tmp_path / "a.jpg").exists() and not (tmp_path / "checksums.json").exists()
+    site.files["a.tgz"] = whole
+    fetch(remote, tmp_path)
+    assert (tmp_path / "a.jpg").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_wrong_notes_are_one_sentence_or_no_notes(site, tmp_path, text):
+    site.files["a.bin"] = BODY
+    remote = Remote("a.bin", (site.url("a.bin"),))
+    (tmp_path / ".a.json").write_text(text)
+    (tmp_path / ".a.bin.part").write_bytes(b"old")
+    (tmp_path / ".a.bin.json").write_text(text)
+    fetch(remote, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    (tmp_path / "a.bin").unlink()
+    (tmp_path / "checksums.json").write_text(text)
+    with pytest.raises(ValueError, match=r"checksums\.json: "):
+        fetch(remote, tmp_path)

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spatial_retrieval.datasets.folders import labels_of
 from spatial_retrieval.datasets.landmarks import (
-    folder_labels,
     load_gldv2_clean,
-    load_labelled_folder,
     load_sfm120k,
     load_sfm120k_whitening,
 )
 from spatial_retrieval.datasets.revisited import DatasetMissingError
+from spatial_retrieval.evaluate.folder import split_folder
+from spatial_retrieval.train.photographs import photo_folder
 
 CIDS = ["00000000000000000000000000abcdef", "1111111111111111111111111112f45e"]
 
@@ -153,21 +154,24 @@ def test_gldv2_says_what_is_missing(tmp_path):
         load_gldv2_clean(tmp_path)
 
 
-def test_sub_folders_are_labels(tmp_path):
-    for name in ("tower/2.png", "tower/b/1.png", "bridge/1.png"):
+def test_gldv2_is_found_where_the_download_puts_it(tmp_path):
+    a = "00a1" * 4
+    (tmp_path / "gldv2-clean").mkdir()
+    _gldv2(tmp_path / "gldv2-clean", [f"1,{a}"], [a])
+    assert [p.stem for p in load_gldv2_clean(tmp_path).paths] == [a]
+
+
+@pytest.mark.parametrize("read", [photo_folder, None])
+def test_the_first_sub_folder_is_the_label_everywhere(tmp_path, read):
+    names = ("place0/sub0/1.png", "place0/sub1/1.png", "place1/1.png")
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    images = load_labelled_folder(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in images.paths] == [
-        "bridge/1.png",
-        "tower/2.png",
-        "tower/b/1.png",
-    ]
-    assert images.labels.tolist() == [0, 1, 1]
-    assert images.labels.dtype == np.int64
-    assert images.label_names == ("bridge", "tower")
+    labels = photo_folder(tmp_path).labels if read else split_folder(names).labels
+    assert labels.tolist() == [0, 0, 1] and labels.dtype == np.int64
 
 
 def test_a_photograph_outside_the_sub_folders_is_named():
+    assert labels_of(["b/1.jpg", "a/x/1.jpg"])[1] == ("a", "b")
     with pytest.raises(ValueError, match=r"got 'x\.jpg' and 0 others"):
-        folder_labels(["a/1.jpg", "x.jpg"])
+        labels_of(["a/1.jpg", "x.jpg"])

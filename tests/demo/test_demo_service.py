@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import time
 
 import numpy as np
@@ -14,15 +15,20 @@ from spatial_retrieval.cli import main
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.gallery import frame, from_folder, from_index
 from spatial_retrieval.demo.inside import contributions, look_inside
+from spatial_retrieval.demo.line import Line
+from spatial_retrieval.demo.models import _agrees
 from spatial_retrieval.demo.results import Hit, Results, moves
-from spatial_retrieval.demo.service import RERANKERS, Service
-from spatial_retrieval.demo.sessions import Sessions, Upload
+from spatial_retrieval.demo.service import Service
+from spatial_retrieval.demo.sessions import Sessions
 from spatial_retrieval.demo.store import Store
+from spatial_retrieval.demo.uploads import Upload
+from spatial_retrieval.demo.visitor import visiting
 from spatial_retrieval.features.extraction import describe
 from spatial_retrieval.images import ImageError
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.indexing import index_folder
 from spatial_retrieval.models import ModelConfig, build_model, fuse
+from spatial_retrieval.rerank import BASIC_NAMES
 
 
 def draw(seed, width, height):
@@ -66,6 +72,43 @@ def test_a_query_from_the_gallery_is_left_out_of_its_own_hits(service):
     assert list(results.milliseconds) == ["decode", "describe", "search"]
 
 
+@pytest.mark.parametrize("rerank", ["aqe", "dba+aqe", "superglobal", "hypergraph"])
+def test_a_query_from_the_gallery_ranks_as_in_a_gallery_without_it(
+    folder, tmp_path, monkeypatch, rerank
+):
+    monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder, tmp_path / "whole")
+    whole = Service(from_folder(tmp_path / "whole"), [], "lite0-gem")
+    query = whole.queries.open_example(2)
+    found = whole.search(query.key, rerank=rerank, k=7).hits
+    shutil.copytree(folder, tmp_path / "less")
+    (tmp_path / "less" / query.name).unlink()
+    less = Service(from_folder(tmp_path / "less"), [], "lite0-gem")
+    wanted = less.search(less.queries.open(query.image).key, rerank=rerank, k=7).hits
+    assert [hit.name for hit in found] == [hit.name for hit in wanted]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted], abs=1e-5)
+
+
+def test_local_features_are_extracted_once_a_photograph(service):
+    query = service.queries.open_example(0)
+    results = service.search(query.key, k=7)
+    service.verified(results)
+    features = service.shelf.searcher(service.gallery, "lite0-gem").features
+    spent = features.seconds
+    service.verified(results)
+    service.search(query.key, rerank="verify")
+    assert features.seconds == spent > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU")
+def test_looking_inside_keeps_to_one_device(folder):
+    layers = (("smoothing", {"kernel_size": 3}), ("refinement", {"nodes": 8, "width": 16}))
+    model = build_model(ModelConfig(context=layers)).cuda()
+    found = look_inside(model, draw(0, 160, 128), folder / "place0" / "view 0.jpg", (9, 9))
+    assert found.node is not None
+    assert found.smoothing.kernel(found.inputs["smoothing"]).a.device.type == "cpu"
+
+
 def test_an_uploaded_copy_is_found_first_however_it_is_rotated(service):
     upright = draw(3, 160, 128)
     buffer = io.BytesIO()
@@ -85,7 +128,7 @@ def test_a_box_asks_for_that_part(service):
     assert part.hits[0].score != whole.hits[0].score
 
 
-@pytest.mark.parametrize("name", [n for n in RERANKERS if n != "verify-cells"])
+@pytest.mark.parametrize("name", [n for n in BASIC_NAMES if n != "verify-cells"])
 def test_every_reranker_answers_with_the_same_photographs(service, name):
     query = service.queries.open(Upload("a.jpg", photograph(2)))
     results = service.search(query.key, rerank=name, k=8)
@@ -122,24 +165,24 @@ def test_an_index_made_beforehand_is_a_gallery(folder, tmp_path, gem_model):
         from_index(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("harm", ["other rows", "no manifest any more"])
-def test_a_kept_index_that_cannot_be_trusted_is_made_anew(
-    folder, tmp_path, monkeypatch, caplog, harm
-):
+def test_a_kept_index_that_cannot_be_trusted_is_made_anew(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
     gallery = from_folder(folder)
     Service(gallery, [], "lite0-gem").warm()
     (manifest,) = tmp_path.glob("demo/*/manifest.json")
-    if harm == "other rows":
-        index = DescriptorIndex.load(manifest.parent)
-        DescriptorIndex.build(-index.descriptors, index.names, index.info).save(manifest.parent)
-    else:
-        manifest.write_text("{}")
+    manifest.write_text("{}")
     made = Service(gallery, [], "lite0-gem")
     made.warm()
     assert "describing the photographs again" in caplog.text
-    best = made.search(made.queries.open(folder / gallery.names[3]).key).hits[0]
+    best = made.search(made.queries.open(Image.open(folder / gallery.names[3])).key).hits[0]
     assert best.name == gallery.names[3] and best.score > 0.99
+
+
+def test_other_rows_than_the_model_gives_are_noticed(service, folder):
+    searcher = service.shelf.searcher(service.gallery, "lite0-gem")
+    assert _agrees(searcher.index, folder, searcher.model)
+    other = DescriptorIndex.build(-np.asarray(searcher.index.descriptors), searcher.index.names)
+    assert not _agrees(other, folder, searcher.model)
 
 
 def test_without_a_gallery_the_service_says_what_to_do():
@@ -161,8 +204,8 @@ def test_without_a_gallery_the_service_says_what_to_do():
         ({"k": "12"}, "whole number"),
         ({"rerank": "../x"}, "re-ranker"),
         ({"model": "/etc/passwd"}, "the model"),
-        ({"gallery": "own-guess"}, "deleted after an hour"),
-        ({"gallery": ["x"]}, "deleted after an hour"),
+        ({"gallery": "own-guess"}, "no such photographs"),
+        ({"gallery": ["x"]}, "no such photographs"),
         ({"box": [0, 0, 1]}, "four numbers"),
         ({"box": [float("nan"), 0, 9, 9]}, "four numbers"),
         ({"box": [0, 0, 10**400, 9]}, "four numbers"),
@@ -197,13 +240,13 @@ def test_unknown_queries_are_refused(service, key):
 def test_forged_points_are_refused(service, points, message):
     results = service.search(service.queries.open_example(0).key)
     with pytest.raises(ValueError, match=message):
-        service.locate(results, points=points)
+        service.localize(results, points=points)
 
 
 def test_uploads_are_checked(service):
     with pytest.raises(ImageError, match=r"notes\.jpg: expected a JPEG, PNG or WebP"):
         service.queries.open(Upload("notes.jpg", b"hello"))
-    with pytest.raises(ImageError, match=r"big\.jpg: 16 MB are more than the limit of 15 MB"):
+    with pytest.raises(ImageError, match=r"big\.jpg: more than the limit of 15 MB"):
         service.queries.open(Upload("big.jpg", b"\xff\xd8\xff" + bytes(16_000_000)))
     with pytest.raises(ImageError, match=r"cut\.jpg: cannot be read"):
         service.queries.open(Upload("cut.jpg", photograph()[:400]))
@@ -215,14 +258,12 @@ def test_uploads_are_checked(service):
 def test_own_photographs_are_searched_privately_and_deleted(service):
     uploads = [Upload(f"mine {i}.jpg", photograph(20 + i, quality=95)) for i in range(4)]
     gallery, failed = service.add_photographs([*uploads, Upload("bad.jpg", b"no")])
-    assert failed == {
-        "bad.jpg": "bad.jpg: expected a JPEG, PNG or WebP image, got another kind of file"
-    }
+    assert failed == {"bad.jpg": "bad.jpg: expected a JPEG, PNG or WebP image"}
     query = service.queries.open(Upload("again.png", photograph(22, "PNG")))
     best = service.search(query.key, gallery=gallery.key).hits[0]
     assert best.label == "mine 2.jpg"
     assert len(service.search(query.key).hits) == 8  # the main gallery knows nothing of them
-    assert service.picture(gallery.key, best.name)[:3] == b"\xff\xd8\xff"
+    assert service.pictures.photograph(gallery, best.name)[:3] == b"\xff\xd8\xff"
     service.forget(gallery.key)
     assert not gallery.folder.exists()
     with pytest.raises(ValueError, match="deleted"):
@@ -236,18 +277,29 @@ def test_too_many_and_no_photographs_are_refused(service):
         service.add_photographs([Upload("a.jpg", b"x")])
 
 
-def test_the_oldest_gallery_is_deleted_first():
-    sessions = Sessions(capacity=2)
-    made = [sessions.create([Upload("a.jpg", photograph(i))])[0] for i in range(3)]
-    assert sessions.get(made[0].key) is None and not made[0].folder.exists()
-    assert sessions.get(made[2].key) is made[2]
+def gallery_in(sessions, seed=0):
+    with sessions.taking([Upload("a.jpg", photograph(seed))]) as (gallery, _):
+        pass
+    return gallery
 
 
-def test_galleries_are_deleted_after_their_time():
-    sessions = Sessions(seconds=0.01)
-    made, _ = sessions.create([Upload("a.jpg", photograph())])
+def test_the_oldest_gallery_is_deleted_first(tmp_path):
+    sessions = Sessions(tmp_path, Line(), capacity=2)
+    made = [gallery_in(sessions, i) for i in range(3)]
+    assert not made[0].folder.exists()
+    with pytest.raises(ValueError, match="deleted to make room"):
+        sessions[made[0].key]
+    assert sessions[made[2].key] is made[2]
+
+
+def test_galleries_are_deleted_after_their_time(tmp_path):
+    sessions = Sessions(tmp_path, Line(), seconds=0.01)
+    made = gallery_in(sessions)
     time.sleep(0.02)
-    assert sessions.get(made.key) is None and not made.folder.exists()
+    sessions.sweep()  # by the clock: nobody asks for it any more
+    assert not made.folder.exists()
+    with pytest.raises(ValueError, match="an hour after their last use"):
+        sessions[made.key]
 
 
 def test_a_store_stays_small():
@@ -263,10 +315,13 @@ def test_a_store_stays_small():
 
 
 def test_queries_are_kept_once_and_bounded(service):
-    first = service.queries.open(Upload("a.jpg", photograph(5)))
-    assert service.queries.open(Upload("b.jpg", photograph(5))).key == first.key
-    for i in range(limits.MAX_QUERIES + 5):
-        service.queries.open(draw(100 + i, 16, 16))
+    with visiting("somebody"):
+        first = service.queries.open(Upload("a.jpg", photograph(5)))
+        assert service.queries.open(Upload("b.jpg", photograph(5))).key == first.key
+    for visitor in range(12):
+        with visiting(f"visitor {visitor}"):
+            for i in range(6):
+                service.queries.open(draw(100 + i, 16, 16))
     assert len(service.queries) == limits.MAX_QUERIES
 
 
@@ -276,10 +331,10 @@ def test_queries_are_kept_once_and_bounded(service):
 def test_what_is_boxed_is_found_in_the_same_photograph(service):
     query = service.queries.open(Upload("a.jpg", photograph(3, quality=95)))
     results = service.search(query.key, k=4)
-    places = service.locate(results, box=[0, 0, 160, 128], threshold=0)
-    best = places.found[0]
+    localized = service.localize(results, box=[0, 0, 160, 128], threshold=0)
+    best = localized.found[0]
     assert best.label == "place1/view 3" and len(best.result) >= 1
-    assert best.size == (160, 128) and places.milliseconds["localize"] > 0
+    assert best.size == (160, 128) and localized.milliseconds["localize"] > 0
     read = json.loads(json.dumps(best.to_json()))
     assert all(0 <= v <= 1 for region in read["regions"] for v in region["box"])
     assert Image.open(io.BytesIO(best.heat_png())).mode == "RGBA"
@@ -288,22 +343,22 @@ def test_what_is_boxed_is_found_in_the_same_photograph(service):
 def test_marks_change_what_is_found_and_maps_are_kept(service):
     query = service.queries.open(Upload("a.jpg", photograph(4, quality=95)))
     results = service.search(query.key, k=3)
-    service.locator.prefetch(results, service.gallery_of(None)).result(timeout=60)
-    one = service.locate(results, points=[[20, 20, 1]])
-    other = service.locate(results, points=[[140, 100, 1], [20, 20, 0]])
+    service.localizer.prefetch(results, service.gallery_of(None)).result(timeout=60)
+    one = service.localize(results, points=[[20, 20, 1]])
+    other = service.localize(results, points=[[140, 100, 1], [20, 20, 0]])
     assert one.milliseconds["maps"] < 50
     assert not torch.equal(one.found[0].result.heat, other.found[0].result.heat)
 
 
-def test_what_is_made_ahead_stops_when_somebody_asks(service):
+def test_what_is_made_ahead_stops_when_somebody_asks(service, monkeypatch):
     results = service.search(service.queries.open_example(0).key, k=7)
-    with service.locator.first():
-        made = service.locator.prefetch(results, service.gallery_of(None), layer="own")
-        service.locator.prefetch(results, service.gallery_of(None), layer="own")
-    made.result(timeout=60)
-    with service.locator.first():  # waits for the second, and ends it
-        pass
-    assert len(service.locate(results, layer="own").found) == 7
+    made = []
+    monkeypatch.setattr(service.localizer, "_maps_of", lambda *args: made.append(args))
+    with service.line.turn():
+        service.localizer.prefetch(results, service.gallery_of(None)).result(timeout=60)
+    assert made == []
+    service.localizer.prefetch(results, service.gallery_of(None)).result(timeout=60)
+    assert len(made) == 4  # two photographs at a time
 
 
 def test_the_seed_lies_on_the_query(service):
@@ -388,7 +443,7 @@ def test_a_wrong_call_is_one_line_that_says_what_to_do(folder, capsys):
     assert "no such folder" in said[0] and "lite0-gem" in said[1] and len(said) == 2
 
 
-@pytest.mark.parametrize("option", [["--port", "99999"], ["--auth", "ada"]])
+@pytest.mark.parametrize("option", [["--port", "99999"], ["--port", "x"]])
 def test_a_wrong_option_is_refused(option, capsys):
     with pytest.raises(SystemExit) as refused:
         main(["demo", *option])

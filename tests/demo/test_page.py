@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pictures import draw
+from demo_site import encoded, soft
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -30,36 +30,6 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000  # milliseconds; a busy machine is no failure
-
-
-def soft(seed, width=320, height=256):
-    return draw(seed, 32, 24).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    from spatial_retrieval.demo.gallery import from_folder
-    from spatial_retrieval.demo.page import build_page, launch_options
-    from spatial_retrieval.demo.service import Service
-
-    folder = tmp_path_factory.mktemp("gallery")
-    for i in range(6):
-        soft(i).save(folder / f"view {i}.jpg", quality=95)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        service = Service(from_folder(folder), ["lite0-gem", "lite0-spatial"], "lite0-gem")
-        service.warm()
-        page = build_page(service)
-        page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-        yield page.local_url.rstrip("/")
-        page.close()
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +123,7 @@ def test_search_by_example_then_compare_and_crop(page):
 
 def test_two_models_side_by_side_then_a_hit_is_the_next_query(page):
     search_example(page)
-    choose_model(page, "#compare", "Smoothing + refinement")
+    choose_model(page, "#compare", "Spatial context")
     page.wait_for_selector("#hits-second .sr-card")
     moved = page.locator("#hits-second .sr-small").all_inner_texts()
     assert len(moved) == 5 and all(any(w in m for w in ("▲", "▼", "same rank")) for m in moved)
@@ -227,7 +197,7 @@ def test_the_threshold_decides_what_is_found_and_all_can_be_saved(page):
     page.wait_for_selector("#found .sr-card:not(.sr-nothing)")
     with zipfile.ZipFile(io.BytesIO(saved(page, "#pack"))) as archive:
         names = archive.namelist()
-    assert names[:3] == ["hits.json", "hits.csv", "places.json"]
+    assert names[:3] == ["hits.json", "hits.csv", "regions.json"]
     assert names[3:] == [f"overlays/{rank:02d}.jpg" for rank in range(1, 6)]
 
 
@@ -264,7 +234,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_page_lives_on(page):
 
 
 def test_looking_inside_and_whether_reranking_was_needed(page):
-    choose_model(page, "#model", "Smoothing + refinement")
+    choose_model(page, "#model", "Spatial context")
     search_example(page)
     inside = page.get_by_role("tab", name="Look inside")
     inside.click()
@@ -375,8 +345,8 @@ def test_every_button_has_an_endpoint(client):
     assert about["photographs"] == 6 and "lite0-gem" in about["models"]
     found = client.predict(query=text_of(soft(2)), k=3, api_name="/search")
     assert found["hits"][0]["label"] == "view 2" and found["size"] == [320, 256]
-    places = client.predict(query="0", points=[[160, 128, 1]], k=2, api_name="/localize")
-    assert len(places["hits"]) == 2
+    localized = client.predict(query="0", marks=[[160, 128, 1]], k=2, api_name="/localize")
+    assert len(localized["hits"]) == 2
     assert len(client.predict(query="0", api_name="/seed")) == 2
     assert client.predict(query="0", api_name="/inside")["stages"][0] == "backbone"
     assert "uncertainty" in client.predict(query="0", api_name="/needed")
@@ -393,9 +363,8 @@ def test_every_button_has_an_endpoint(client):
         ({"query": "0", "k": 200_000}, "whole number from 1 to 48"),
         ({"query": "999"}, "the example"),
         ({"query": "/etc/passwd"}, "base64"),
-        ({"query": {"path": "/etc/passwd"}}, "base64"),
         ({"query": "0", "model": "../../x"}, "the model"),
-        ({"query": "0", "photographs": "own-x"}, "deleted"),
+        ({"query": "0", "photographs": "own-x"}, "no such photographs"),
         ({"query": "0", "box": [0, 0, 0, 0]}, "at least one pixel"),
     ],
 )
@@ -423,5 +392,7 @@ def test_a_crowd_gets_hits_or_a_clear_no(url):
     with ThreadPoolExecutor(40) as pool:
         outcomes = list(pool.map(visit, range(40)))
     told = [outcome for outcome in outcomes if outcome != 3]
-    assert all("queue" in str(outcome).lower() for outcome in told), told
+    # gradio's own client shows the status of a refused call, not its sentence
+    clear = [w for w in map(str, told) if "busy" in w.lower() or "429 Too Many" in w]
+    assert len(clear) == len(told), told
     assert len(told) < 40

@@ -18,6 +18,7 @@ from spatial_retrieval.facades.scores import (
 )
 from spatial_retrieval.features.extraction import describe
 from spatial_retrieval.models import ModelConfig, build_model, load_model
+from spatial_retrieval.models.backbone import build_backbone
 from spatial_retrieval.ranking import Ranking
 
 
@@ -217,6 +218,8 @@ def test_aligned_features_are_looked_up_through_the_homography(tiny):
     """With a network that returns the image itself, they are the pixels at those places."""
 
     class Identity(torch.nn.Module):
+        mean = torch.zeros(3)
+
         def maps(self, images, layers):
             return [images]
 
@@ -226,6 +229,12 @@ def test_aligned_features_are_looked_up_through_the_homography(tiny):
     centred = looked_up - looked_up.mean(axis=(0, 1))
     cosine = (centred * features.numpy()).sum(-1) / np.linalg.norm(centred, axis=-1)
     assert np.median(cosine) > 0.97  # nearest pixel against bilinear
+
+
+def test_aligned_features_are_computed_where_the_backbone_is(tiny):
+    backbone = build_backbone(layer="stage4", pretrained=False).to("meta")
+    with pytest.raises(NotImplementedError, match="meta tensor"):  # it computes nothing
+        aligned_features(tiny, grid=4, backbone=backbone)
 
 
 def _pixels(data, i, grid):

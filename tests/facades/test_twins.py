@@ -19,6 +19,7 @@ from spatial_retrieval.facades.renderer.render import Job, landmark_design, view
 from spatial_retrieval.facades.renderer.scene import photograph_house
 from spatial_retrieval.facades.renderer.styles import STYLES
 from spatial_retrieval.facades.showcase import embedded_gallery
+from spatial_retrieval.files import temporary_name
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,29 @@ def test_a_broken_cache_is_mended(tmp_path):
     again.paths[0].unlink()
     whole = twin_facades("test", landmarks=2, views=2, size=64, root=tmp_path)
     assert [path.read_bytes() for path in whole.paths] == before
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_a_file_cut_short_is_drawn_again(tmp_path, kind):
+    first = twin_facades("test", landmarks=1, views=1, size=64, root=tmp_path)
+    path = first.paths[0] if kind == "image" else next(first.root.glob("masks/*/*.png"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], b"", whole[:-9] + bytes(9)):
+        path.write_bytes(damaged)
+        twin_facades("test", landmarks=1, views=1, size=64, root=tmp_path)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"landmarks": [3]}', '{"landmarks": 3}'])
+def test_a_wrong_manifest_is_written_anew_and_leftovers_go(tmp_path, text):
+    first = twin_facades("test", landmarks=1, views=1, size=64, root=tmp_path)
+    (first.root / "manifest.json").write_text(text)
+    (first.root / "landmarks" / "00000.json").write_text(text)
+    dead = temporary_name("x").split("-")
+    dead[1] = "999999999"
+    (first.paths[0].parent / "-".join(dead)).touch()
+    again = twin_facades("test", landmarks=1, views=1, size=64, root=tmp_path)
+    assert len(again) == 1 and len(list(first.paths[0].parent.iterdir())) == 1
 
 
 def test_more_landmarks_add_to_the_cache(tmp_path):

@@ -4,7 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatial_retrieval.layers.pooling import GeM, gem, mac, spoc
+from spatial_retrieval.layers.pooling import (
+    GeM,
+    RegionalGeM,
+    gem,
+    mac,
+    regional_gem,
+    spoc,
+    windows,
+)
 
 SHAPES = [(1, 1, 1, 1), (1, 3, 1, 5), (3, 4, 2, 7)]
 
@@ -108,3 +116,56 @@ def test_bad_input_says_what_was_expected(x, p, message):
 def test_the_limits_refuse_bad_maps_too(pool):
     with pytest.raises(ValueError, match="expected a feature map"):
         pool(torch.rand(3, 4))
+
+
+def regional_loops(x, p, levels):
+    """Window by window, as the sketch of the method had it."""
+    unit = lambda y: y / np.linalg.norm(y, axis=1, keepdims=True)  # noqa: E731
+    _, _, h, w = x.shape
+    total = unit(loops(x, p))
+    for n in range(2, levels + 1):
+        a, b = max(1, 2 * h // (n + 1)), max(1, 2 * w // (n + 1))
+        for top in np.linspace(0, h - a, n).astype(int):
+            for left in np.linspace(0, w - b, n).astype(int):
+                total = total + unit(loops(x[..., top : top + a, left : left + b], p)) / n**2
+    return unit(total)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 6, 11)])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_regional_gem_equals_plain_loops(shape, levels):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = regional_gem(x, 3.0, levels=levels).numpy()
+    np.testing.assert_allclose(found, regional_loops(x, 3.0, levels), rtol=1e-9)
+
+
+def test_regional_gem_of_one_level_is_gem_and_of_an_even_map_too():
+    x = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(4))
+    whole = torch.nn.functional.normalize(gem(x), dim=1)
+    torch.testing.assert_close(regional_gem(x, levels=1), whole)
+    even = x[..., :1, :1].expand(2, 3, 4, 5)
+    torch.testing.assert_close(regional_gem(even), torch.nn.functional.normalize(gem(even), dim=1))
+
+
+def test_windows_overlap_and_reach_every_side():
+    for height, width, n in [(1, 1, 2), (7, 4, 2), (9, 15, 3)]:
+        found = windows(height, width, n)
+        assert len(found) == n * n
+        assert found[0][:2] == (0, 0) and found[-1][2:] == (height, width)
+
+
+def test_regional_gem_passes_gradcheck_and_its_module_equals_it():
+    x = torch.rand(1, 2, 4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    p = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(regional_gem, (x.clone().requires_grad_(), p))
+    torch.testing.assert_close(RegionalGeM(3.0)(x.float()), regional_gem(x.float()))
+    learned = RegionalGeM(2.0, levels=2, learnable=True)
+    torch.testing.assert_close(learned(x.float()), regional_gem(x.float(), 2.0, levels=2))
+    assert learned.p.requires_grad
+
+
+def test_regional_gem_names_bad_input():
+    with pytest.raises(ValueError, match="levels >= 1, got 0"):
+        regional_gem(torch.rand(1, 1, 2, 2), levels=0)
+    with pytest.raises(ValueError, match="p > 0 and levels >= 1, got 0"):
+        RegionalGeM(0)

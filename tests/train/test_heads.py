@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from spatial_retrieval.layers.whitening import pca_whitening
-from spatial_retrieval.models import ModelConfig, build_model, load_model
+from spatial_retrieval.models import ModelConfig, build_model, fuse, load_model
 from spatial_retrieval.train.data import TensorSet
 from spatial_retrieval.train.heads import HeadsOnMaps, save_model
 
@@ -53,3 +53,28 @@ def test_whitening_is_fitted_on_items_drawn_by_seed(maps):
     one, same, other = (heads_on().whiten(maps, most=12, seed=s) for s in (0, 0, 1))
     assert torch.equal(one.whitening.fixed.weight, same.whitening.fixed.weight)
     assert not torch.equal(one.whitening.fixed.weight, other.whitening.fixed.weight)
+
+
+def test_the_whole_model_goes_where_its_heads_go(maps):
+    # no second device is needed: "meta" holds shapes alone, and refuses to meet the CPU
+    heads = heads_on((("convolutions", {"width": 4}),)).whiten(maps)
+    model = heads.to("meta").finish()
+    assert {p.device.type for p in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_maps_are_taken_to_the_heads_device(maps, monkeypatch):
+    heads, devices = heads_on().to("meta"), []
+
+    def pooled(batch):
+        devices.append(batch.device.type)
+        return torch.rand(len(batch), 320)
+
+    monkeypatch.setattr(heads, "pooled", pooled)
+    heads.whiten(maps)
+    assert set(devices) == {"meta"}
+
+
+def test_a_fused_model_is_refused():
+    base, model = (build_model(ModelConfig(layer="stage5", dim=8)) for _ in range(2))
+    with pytest.raises(ValueError, match=r"one branch .* got base, context reading stage5; fuse"):
+        HeadsOnMaps(fuse(base, model, 0.5))

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
+import torch
 
-from spatial_retrieval.train.samplers import Batches, MixedBatches, item_seed, mine_groups
+from spatial_retrieval.train import samplers
+from spatial_retrieval.train.data import TensorSet
+from spatial_retrieval.train.samplers import MixedBatches, item_seed, mine_groups
 
 PAIRS = np.repeat(np.arange(12), 3)  # six pairs (0, 1), (2, 3) …, three views each
 TWINS = np.arange(12) ^ 1
+
+
+def Batches(labels, *, twin_of=None, repeats=False, names=(), **options):
+    items = torch.zeros(len(labels), 1, 1, 1)
+    data = TensorSet(items, labels, twin_of, repeats=repeats, names=names)
+    return samplers.Batches(data, **options)
 
 
 def test_a_batch_holds_groups_with_their_twins_and_distinct_views():
@@ -58,7 +67,7 @@ def test_hard_neighbours_fill_half_of_the_batch():
     assert near == 3
 
 
-def test_mixed_batches_lie_beside_each_other():
+def test_mixed_batches_lie_one_after_the_other():
     a, b = Batches(PAIRS, twin_of=TWINS, groups=2), Batches(np.repeat(np.arange(3), 2), groups=2)
     mixed = MixedBatches([a, b], [0, len(PAIRS)]).batch(4)
     np.testing.assert_array_equal(mixed[:8], a.batch(4))

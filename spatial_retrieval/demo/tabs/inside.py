@@ -61,15 +61,38 @@ class InsideTab:
         with gr.Row():
             self.graph, self.messages = hidden_plot(), hidden_plot()
 
+    @property
+    def blank(self) -> dict[Any, Any]:
+        """Values that show nothing."""
+        plots = self.kernel, self.bandwidth, self.confidence, self.graph, self.messages
+        return {
+            self.shares: _HINT,
+            self.smoothed: "",
+            self.refined: "",
+            **{plot: shown_plot(None) for plot in plots},
+        }
+
     def run(self, trigger: Callable[..., Any]) -> Any:
         """Look again when ``trigger`` fires, if the tab is open."""
         shared = self.shared
         return trigger(
-            said(self._look), [shared.results, shared.marks, shared.view, self.rank],
-            [self.rank, self.shares, self.smoothed, self.kernel, self.bandwidth, self.confidence,
-             self.refined, self.graph, self.messages],
-            trigger_mode="always_last", show_progress_on=[self.shares], **HEAVY,
-        )  # fmt: skip
+            said(self._look),
+            [shared.results, shared.marks, shared.view, self.rank],
+            [
+                self.rank,
+                self.shares,
+                self.smoothed,
+                self.kernel,
+                self.bandwidth,
+                self.confidence,
+                self.refined,
+                self.graph,
+                self.messages,
+            ],
+            trigger_mode="always_last",
+            show_progress_on=[self.shares],
+            **HEAVY,
+        )
 
     def wire(self) -> None:
         """Connect the tab's own events."""
@@ -92,12 +115,14 @@ def _shares(found: Inside) -> str:
     pictures = zip((found.image, found.other), found.shares, ("query", "hit"), strict=True)
     cards = [
         html.Card(
-            jpeg(image), f"The {name}, coloured by what each cell adds to the similarity",
+            jpeg(image),
+            f"The {name}, coloured by what each cell adds to the similarity",
             title=f"{name}: its cells add up to {float(shares.sum()):.3f}",
-            overlay=html.heat_overlay(heat_png(shares, limit)), size=image.size,
+            overlay=html.heat_overlay(heat_png(shares, limit)),
+            size=image.size,
         )
         for image, shares, name in pictures
-    ]  # fmt: skip
+    ]
     return html.cards(cards, kind="pair") + html.note(_similarity(found))
 
 

@@ -7,7 +7,8 @@ import gradio as gr
 
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, said
-from spatial_retrieval.demo.locate import Found
+from spatial_retrieval.demo.gallery import Gallery
+from spatial_retrieval.demo.localizer import LocalizedHit
 from spatial_retrieval.demo.results import Results
 from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, intro, query_html
 from spatial_retrieval.localize import THRESHOLD
@@ -35,17 +36,31 @@ class LocalizeTab:
         intro(_HOW)
         with gr.Row():
             self.view = gr.Radio(
-                [("Outline", "outline"), ("Heat map", "heat"), ("Box", "box")], value="outline",
-                label="Show", scale=5, min_width=250, elem_id="show",
-            )  # fmt: skip
+                [("Outline", "outline"), ("Heat map", "heat"), ("Box", "box")],
+                value="outline",
+                label="Show",
+                scale=5,
+                min_width=250,
+                elem_id="show",
+            )
             self.layer = gr.Radio(
-                [("fine, stride 16", "fine"), ("as pooled", "own")], value="fine",
-                label="Feature map", scale=5, min_width=250, elem_id="layer",
-            )  # fmt: skip
+                [("fine, stride 16", "fine"), ("as pooled", "pooled")],
+                value="fine",
+                label="Feature map",
+                scale=5,
+                min_width=250,
+                elem_id="layer",
+            )
             self.threshold = gr.Slider(
-                0, 1, value=THRESHOLD, step=0.01, label="Lowest score", scale=4, min_width=180,
+                0,
+                1,
+                value=THRESHOLD,
+                step=0.01,
+                label="Lowest score",
+                scale=4,
+                min_width=180,
                 elem_id="threshold",
-            )  # fmt: skip
+            )
         with gr.Row():
             self.find = gr.Button("Find the seed for me", size="sm", elem_id="find-seed")
             self.pack = gr.Button("Download hits and overlays", size="sm", elem_id="pack")
@@ -66,6 +81,11 @@ class LocalizeTab:
         self.links = gr.HTML(elem_id="found-downloads")
         self.last = gr.State(None)  # what the hits were drawn for
 
+    @property
+    def blank(self) -> dict[Any, Any]:
+        """Values that show nothing."""
+        return {self.hits: _HINT, self.times: "", self.links: "", self.last: None}
+
     def run(self, trigger: Callable[..., Any], *, open_tab: bool = False) -> Any:
         """Localise when ``trigger`` fires; the hits that came meanwhile are left out."""
         shared = self.shared
@@ -74,17 +94,28 @@ class LocalizeTab:
                 _tab_for_marks,
                 shared.view,
                 [shared.tabs, shared.view],
-                queue=False, show_progress="hidden", trigger_mode="multiple",
+                queue=False,
+                show_progress="hidden",
+                trigger_mode="multiple",
                 api_visibility="private",
-            )  # fmt: skip
+            )
             trigger = opened.then
         return trigger(
-            said(self._locate),
-            [shared.results, shared.marks, self.view, self.layer, self.threshold, self.last,
-             shared.view],
+            said(self._localize),
+            [
+                shared.results,
+                shared.marks,
+                self.view,
+                self.layer,
+                self.threshold,
+                self.last,
+                shared.view,
+            ],
             [self.last, self.hits, self.times],
-            trigger_mode="always_last", show_progress_on=[self.hits], **HEAVY,
-        )  # fmt: skip
+            trigger_mode="always_last",
+            show_progress_on=[self.hits],
+            **HEAVY,
+        )
 
     def wire(self) -> None:
         """Connect the tab's own events."""
@@ -96,38 +127,43 @@ class LocalizeTab:
         self.run(self.threshold.input)
         marks = [shared.marks, shared.canvas]
         added = self.add.click(
-            said(self._add), [shared.query, shared.marks, self.x, self.y, self.wanted], marks,
+            said(self._add),
+            [shared.query, shared.marks, self.x, self.y, self.wanted],
+            marks,
             **HEAVY,
-        )  # fmt: skip
+        )
         self.run(added.success)
         found = self.find.click(
-            said(self._seed), [shared.query, shared.marks, shared.results, self.layer], marks,
+            said(self._seed),
+            [shared.query, shared.marks, shared.results, self.layer],
+            marks,
             **HEAVY,
-        )  # fmt: skip
+        )
         self.run(found.success)
         packed = self.pack.click(
             said(self._pack),
             [shared.results, shared.marks, self.layer, self.threshold],
-            self.links, show_progress_on=[self.links], **HEAVY,
-        )  # fmt: skip
+            self.links,
+            show_progress_on=[self.links],
+            **HEAVY,
+        )
         packed.success(None, js=_SAVE)
 
-    def _locate(
-        self, results: Results | None, marks: dict, view: str, layer: str, threshold: float,
-        last: Any, open_tab: str,
-    ) -> tuple:  # fmt: skip
+    def _localize(self, *values: Any) -> tuple:
+        results, marks, view, layer, threshold, last, open_tab = values
         asked = (results, marks, view, layer, threshold)
         if results is None or open_tab != "localize" or asked == last:
             return (gr.skip(),) * 3
         limits.choice(view, "the view", ("outline", "heat", "box"))
-        places = self.shared.service.locate(
+        localized = self.shared.service.localize(
             results, points=marks["points"], box=marks["box"], layer=layer, threshold=threshold
         )
-        cards = [self._card(results, found, view) for found in places.found]
-        return asked, html.cards(cards, kind="whole"), html.timings(places.milliseconds)
+        home = self.shared.service.gallery_of(results.gallery)
+        cards = [self._card(home, found, view) for found in localized.found]
+        return asked, html.cards(cards, kind="whole"), html.timings(localized.milliseconds)
 
-    def _card(self, results: Results, found: Found, view: str) -> html.Card:
-        regions = found.result.regions
+    def _card(self, home: Gallery, found: LocalizedHit, view: str) -> html.Card:
+        regions, pictures = found.result.regions, self.shared.service.pictures
         if view == "heat":
             overlay = html.heat_overlay(found.heat_png())
         else:
@@ -139,11 +175,15 @@ class LocalizeTab:
         count = f"{len(regions)} regions" if len(regions) > 1 else "found"
         hint = f"{count if regions else 'not found'} · score {found.result.score:.2f}"
         return html.Card(
-            self.shared.service.picture(results.gallery, found.name, _SIDE),
+            pictures.photograph(home, found.name, _SIDE),
             f"Hit {found.rank}: {found.label}, {hint}",
-            title=found.label, badge=str(found.rank), hint=hint, overlay=overlay, size=found.size,
+            title=found.label,
+            badge=str(found.rank),
+            hint=hint,
+            overlay=overlay,
+            size=found.size,
             faded=not regions and view != "heat",
-        )  # fmt: skip
+        )
 
     def _pack(self, results: Results | None, marks: dict, layer: str, threshold: float) -> str:
         if results is None:
@@ -163,7 +203,7 @@ class LocalizeTab:
 
     def _marked(self, query: Any, marks: dict, point: list) -> tuple:
         kept = self.shared.service.queries[query]
-        points = limits.points([*marks["points"], point], kept.image.size)
+        points = limits.marked_points([*marks["points"], point], kept.image.size)
         new = {**marks, "points": points, "stamp": marks["stamp"] + 1}
         drawn = query_html(kept, self.shared.service, points=points, box=marks["box"])
         return new, drawn

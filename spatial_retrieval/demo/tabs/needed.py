@@ -7,7 +7,7 @@ import gradio as gr
 
 from spatial_retrieval.demo import html
 from spatial_retrieval.demo.components import said
-from spatial_retrieval.demo.needed import TRUSTED, Agreement, Verified
+from spatial_retrieval.demo.needed import TRUSTED_NATS, HitAgreement, Verified
 from spatial_retrieval.demo.results import Results, moves
 from spatial_retrieval.demo.tabs.shared import (
     HEAVY,
@@ -26,6 +26,7 @@ _HOW = (
     "community: the search agrees with itself. Many: the first hit may be wrong, and spatial "
     "verification may be worth its time."
 )
+_FIRST = "Choose a query first."
 _SHOWN = 10  # hits after verification
 
 
@@ -39,7 +40,7 @@ class NeededTab:
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         intro(_HOW)
-        self.verdict = gr.HTML(html.note("Choose a query first."), elem_id="verdict", min_height=28)
+        self.verdict = gr.HTML(html.note(_FIRST), elem_id="verdict", min_height=28)
         self.graph = gr.Plot(show_label=False, visible=False, elem_id="communities")
         self.check = gr.Button(
             "Verify the first 20 by point pairs (SIFT, a few seconds)", size="sm", elem_id="verify"
@@ -49,19 +50,35 @@ class NeededTab:
             self.pairs, self.times = hidden_plot(), hidden_plot()
         self.last = gr.State(None)
 
+    @property
+    def blank(self) -> dict[Any, Any]:
+        """Values that show nothing."""
+        plots = self.graph, self.pairs, self.times
+        return {
+            self.verdict: html.note(_FIRST),
+            self.report: "",
+            self.last: None,
+            **{plot: shown_plot(None) for plot in plots},
+        }
+
     def wire(self) -> None:
         """Connect the tab's own events."""
         shared = self.shared
         for change in (shared.view.change, shared.results.change):
             change(
-                said(self._agree), [shared.results, shared.view, self.last],
+                said(self._agree),
+                [shared.results, shared.view, self.last],
                 [self.last, self.verdict, self.graph, self.report, self.pairs, self.times],
-                show_progress_on=[self.verdict], **HEAVY,
-            )  # fmt: skip
+                show_progress_on=[self.verdict],
+                **HEAVY,
+            )
         self.check.click(
-            said(self._verify), shared.results, [self.report, self.pairs, self.times],
-            show_progress_on=[self.report], **HEAVY,
-        )  # fmt: skip
+            said(self._verify),
+            shared.results,
+            [self.report, self.pairs, self.times],
+            show_progress_on=[self.report],
+            **HEAVY,
+        )
 
     def _agree(self, results: Results | None, view: str, last: Any) -> tuple:
         if results is None or view != "needed" or results is last:
@@ -77,20 +94,22 @@ class NeededTab:
         service = self.shared.service
         found = service.verified(results)
         query = service.queries[results.query].image
-        pairs = matched_inliers(query, found.best, found.matches, box=results.box, side=240)
+        pairs = None
+        if found.matches is not None:
+            pairs = matched_inliers(query, found.best, found.matches, box=results.box, side=240)
         times = time_breakdown(found.milliseconds)
         ranked = replace(results, hits=found.after[:_SHOWN])
         cards = hit_cards(service, ranked, moves(found.before, ranked.hits), found.inliers)
         return _report(found) + cards, shown_plot(pairs), shown_plot(times)
 
 
-def _verdict(found: Agreement) -> str:
+def _verdict(found: HitAgreement) -> str:
     groups, spent = len(found.communities), found.milliseconds["agreement"]
     formed = "1 community" if groups == 1 else f"{groups} communities"
     verdict = "re-ranking is worth a try" if found.needed else "re-ranking is not needed"
     text = (
         f"By this measure {verdict}: the first {len(found.ranks)} hits form {formed}, "
-        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED:g}, look closer). It took "
+        f"uncertainty {found.uncertainty:.2f} nats (above {TRUSTED_NATS:g}, look closer). It took "
         f"{spent:.1f} ms. It cannot tell when all agree on the wrong thing, such as a twin."
     )
     return html.note(text, "warning" if found.needed else "good")

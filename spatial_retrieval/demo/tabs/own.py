@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from spatial_retrieval.demo import html, limits
-from spatial_retrieval.demo.components import said, uploaded
+from spatial_retrieval.demo.components import said
 from spatial_retrieval.demo.tabs.shared import HEAVY, MAIN, OWN, Shared, example_cards, intro
 
 __all__ = ["OwnTab"]
@@ -24,9 +24,9 @@ class OwnTab:
         self.shared = shared
         intro(
             f"Add up to {limits.MAX_PHOTOGRAPHS} photographs (JPEG, PNG or WebP, at most "
-            f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB and 40 megapixels each), then search among "
-            "them. Only this visit can see them. They are deleted an hour after their last use, "
-            "or now by the button below."
+            f"{limits.MAX_UPLOAD_BYTES // 1_000_000} MB each), then search among "
+            "them; adding again replaces them. Only this visit can see them. They are deleted an "
+            "hour after their last use, or now by the button below."
         )
         self.files = gr.File(
             file_count="multiple",
@@ -40,27 +40,38 @@ class OwnTab:
             self.remove = gr.Button("Delete them now", elem_id="own-delete")
         self.report = gr.HTML(elem_id="own-report", min_height=24)
 
-    def wire(self) -> None:
-        """Connect the tab's own events."""
+    def wire(self, blank: dict[Any, Any]) -> None:
+        """Connect the tab's own events.
+
+        Args:
+            blank: component → value, for a page that shows nothing of anybody's photographs.
+        """
         shared = self.shared
         changed = [shared.place, shared.own, shared.where, shared.examples, self.report]
         self.add.click(
-            said(self._add), [self.files, shared.own], changed,
-            preprocess=False, show_progress_on=[self.report], **HEAVY,
-        )  # fmt: skip
+            said(self._add),
+            [self.files, shared.own],
+            [*changed, self.files],
+            preprocess=False,
+            show_progress_on=[self.report],
+            **HEAVY,
+        )
         self.remove.click(
-            said(self._delete), shared.own, [*changed, self.files],
-            queue=False, api_visibility="private",
-        )  # fmt: skip
+            said(lambda own: (*self._delete(own), *blank.values())),
+            shared.own,
+            [*changed, self.files, *blank],
+            queue=False,
+            api_visibility="private",
+        )
 
     def _add(self, files: Any, own: str | None, progress: gr.Progress = _PROGRESS) -> tuple:
-        uploads = [uploaded(file) for file in files or []]
+        service = self.shared.service
+        uploads = [service.uploads.find(file) for file in files or []]
         if not uploads:
             raise ValueError("add some photographs first")
-        service = self.shared.service
         gallery, failed = service.add_photographs(uploads)
-        if own:
-            service.sessions.drop(own)
+        service.uploads.discard(files)
+        service.forget(own)
         count = len(gallery.names)
         ready = "1 photograph is" if count == 1 else f"{count} photographs are"
         report = html.note(
@@ -69,11 +80,11 @@ class OwnTab:
         for name, reason in failed.items():
             report += html.note(f"Set aside {name}: {reason}", "warning")
         where = gr.Radio(visible=True, value=OWN)
-        return gallery.key, gallery.key, where, example_cards(service, gallery.key), report
+        cards = example_cards(service, gallery.key)
+        return gallery.key, gallery.key, where, cards, report, None
 
     def _delete(self, own: str | None) -> tuple:
-        if own:
-            self.shared.service.sessions.drop(own)
+        self.shared.service.forget(own)
         where = gr.Radio(visible=False, value=MAIN)
         examples = example_cards(self.shared.service, None)
         return None, None, where, examples, html.note("Your photographs are deleted."), None

@@ -9,8 +9,8 @@ import gradio as gr
 from spatial_retrieval.demo import html, limits
 from spatial_retrieval.demo.components import card_grid, event_value, said
 from spatial_retrieval.demo.results import Results, moves
-from spatial_retrieval.demo.service import RERANKERS
 from spatial_retrieval.demo.tabs.shared import HEAVY, Shared, hit_cards, show
+from spatial_retrieval.rerank import BASIC_NAMES
 
 __all__ = ["SearchTab"]
 
@@ -57,18 +57,38 @@ class SearchTab:
                 self.second = card_grid("", "hits-second")
         with gr.Group(visible=False) as self.detail:
             self.slider = gr.ImageSlider(
-                label="query | hit", format="jpeg", interactive=False, height=420,
-                buttons=["fullscreen"], elem_id="slider",
-            )  # fmt: skip
+                label="query | hit",
+                format="jpeg",
+                interactive=False,
+                height=420,
+                buttons=["fullscreen"],
+                elem_id="slider",
+            )
             self.again = gr.Button("Use this hit as the query", size="sm", elem_id="use-hit")
         self.links = gr.HTML(elem_id="downloads")
         self.second_results = gr.State(None)
         self.chosen = gr.State(None)  # (Results, rank)
 
+    @property
+    def blank(self) -> dict[Any, Any]:
+        """Values that show nothing."""
+        hidden = gr.Group(visible=False)
+        return {
+            self.hits: _HINT,
+            self.second: "",
+            self.second_column: gr.Column(visible=False),
+            self.times: "",
+            self.links: "",
+            self.detail: hidden,
+            self.slider: None,
+            self.second_results: None,
+            self.chosen: None,
+        }
+
     def _settings(self) -> None:
         service = self.shared.service
         models = [(service.shelf.title(name), name) for name in service.shelf.names]
-        rerankers = [(_TITLES[name], name) for name in RERANKERS]
+        rerankers = [(_TITLES.get(name, name), name) for name in BASIC_NAMES]
         with gr.Row():
             self.model = gr.Dropdown(
                 models,
@@ -79,10 +99,14 @@ class SearchTab:
                 elem_id="model",
             )
             self.other = gr.Dropdown(
-                [(_NONE, _NONE), *models], value=_NONE, label="Compare with", scale=5,
+                [(_NONE, _NONE), *models],
+                value=_NONE,
+                label="Compare with",
+                scale=5,
                 min_width=150,
-                visible=len(models) > 1, elem_id="compare",
-            )  # fmt: skip
+                visible=len(models) > 1,
+                elem_id="compare",
+            )
             self.rerank = gr.Dropdown(
                 rerankers,
                 value="none",
@@ -92,7 +116,7 @@ class SearchTab:
                 elem_id="rerank",
             )
             self.count = gr.Slider(
-                1, limits.MAX_ANSWERS, value=12, step=1, label="Hits", scale=4, min_width=150
+                1, limits.MAX_HITS, value=12, step=1, label="Hits", scale=4, min_width=150
             )
 
     def run(self, trigger: Callable[..., Any]) -> Any:
@@ -100,12 +124,29 @@ class SearchTab:
         shared = self.shared
         return trigger(
             said(self._search),
-            [shared.query, shared.marks, shared.place, self.model, self.other, self.rerank,
-             self.count],
-            [shared.results, self.second_results, self.hits, self.second, self.second_column,
-             self.times, self.links, self.detail],
-            trigger_mode="always_last", show_progress_on=[self.hits], **HEAVY,
-        )  # fmt: skip
+            [
+                shared.query,
+                shared.marks,
+                shared.place,
+                self.model,
+                self.other,
+                self.rerank,
+                self.count,
+            ],
+            [
+                shared.results,
+                self.second_results,
+                self.hits,
+                self.second,
+                self.second_column,
+                self.times,
+                self.links,
+                self.detail,
+            ],
+            trigger_mode="always_last",
+            show_progress_on=[self.hits],
+            **HEAVY,
+        )
 
     def wire(self) -> None:
         """Connect the tab's own events; the shared components exist by now."""
@@ -113,9 +154,7 @@ class SearchTab:
         for control in (self.model, self.other, self.rerank, self.count):
             self.run(control.input)
         detail = [self.chosen, self.slider, self.detail]
-        for grid, results in (
-            (self.hits, shared.results), (self.second, self.second_results)
-        ):  # fmt: skip
+        for grid, results in ((self.hits, shared.results), (self.second, self.second_results)):
             opened = grid.choose(said(self._compare), results, detail, **HEAVY)
             opened.success(None, js=_TO_DETAIL)
         used = self.again.click(
@@ -123,9 +162,8 @@ class SearchTab:
         )
         self.run(used.success)
 
-    def _search(
-        self, query: Any, marks: Any, place: Any, model: Any, other: Any, rerank: Any, count: Any
-    ) -> tuple:
+    def _search(self, *values: Any) -> tuple:
+        query, marks, place, model, other, rerank, count = values
         if query is None:
             return (gr.skip(),) * 8
         service, box = self.shared.service, marks["box"]
@@ -145,7 +183,7 @@ class SearchTab:
         )
 
     def _column(self, results: Results, *, titled: bool, before: Results | None = None) -> str:
-        """The hits under one model; with the places won or lost since ``before``."""
+        """The hits under one model; with the ranks won or lost since ``before``."""
         service = self.shared.service
         change = None if before is None else moves(before.hits, results.hits)
         title = html.escape(service.shelf.title(results.model))
@@ -176,7 +214,7 @@ class SearchTab:
         count = len(results.hits)
         rank = limits.position(event_value(event, "index"), "the hit", count) + 1
         hit = results.hit(rank)
-        pair = self.shared.service.side_by_side(results, rank)
+        pair = self.shared.service.pair(results, rank)
         label = f"query | {hit.rank}: {hit.label}"
         return (results, rank), gr.ImageSlider(pair, label=label), gr.Group(visible=True)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from spatial_retrieval.demo import html
 from spatial_retrieval.demo.gallery import Gallery
-from spatial_retrieval.demo.queries import Query
+from spatial_retrieval.demo.queries import KeptQuery
 from spatial_retrieval.demo.results import Hit, Results
 from spatial_retrieval.demo.service import Service
 
@@ -32,12 +32,8 @@ __all__ = [
 MAIN, OWN = "main", "own"
 
 NO_MARKS: dict[str, Any] = {"points": [], "box": None, "stamp": 0}
-# One heavy step at a time, whoever asks; a click that comes meanwhile waits its turn.
-HEAVY: dict[str, Any] = {
-    "concurrency_id": "model",
-    "concurrency_limit": 1,
-    "api_visibility": "private",
-}
+# How many heavy steps there are at a time is decided in the service, whichever way they are asked.
+HEAVY: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private"}
 _SIDE = 320
 
 
@@ -73,14 +69,12 @@ def shown_plot(figure: Any) -> gr.Plot:
     return gr.Plot(visible=False) if figure is None else gr.Plot(figure, visible=True)
 
 
-def query_html(query: Query, service: Service, **marks: Any) -> str:
+def query_html(query: KeptQuery, service: Service, **marks: Any) -> str:
     """The query to draw on."""
-    return html.canvas(
-        service.query_picture(query.key), query.image.size, label=query.label, **marks
-    )
+    return html.canvas(service.pictures.query(query), query.image.size, label=query.label, **marks)
 
 
-def show(query: Query, service: Service) -> tuple[str, dict[str, Any], str]:
+def show(query: KeptQuery, service: Service) -> tuple[str, dict[str, Any], str]:
     """Values for ``query``, ``marks`` and ``canvas``."""
     return query.key, NO_MARKS, query_html(query, service)
 
@@ -91,7 +85,7 @@ def hit_cards(
     moves: Sequence[int | None] | None = None,
     inliers: Mapping[str, int] | None = None,
 ) -> str:
-    """The hits as a grid, with places won or lost against another list.
+    """The hits as a grid, with ranks won or lost against another list.
 
     Args:
         service: has the pictures.
@@ -119,7 +113,7 @@ def example_cards(service: Service, place: str | None) -> str:
         return html.note(str(error))
     items = []
     for example in gallery.examples:
-        picture = service.example_picture(example)
+        picture = service.pictures.example(gallery, example)
         items.append(html.Card(picture, f"Example query: {example.label}", title=example.label))
     return f'<div class="sr-label">{_strip_title(gallery, place)}</div>' + html.cards(
         items, kind="examples"
@@ -134,7 +128,7 @@ def _strip_title(gallery: Gallery, place: str | None) -> str:
 
 
 def _card(service: Service, results: Results, hit: Hit, hint: str, mark: str) -> html.Card:
-    picture = service.picture(results.gallery, hit.name, _SIDE)
+    picture = service.pictures.photograph(service.gallery_of(results.gallery), hit.name, _SIDE)
     return html.Card(
         picture,
         f"Hit {hit.rank}: {hit.label}, score {hit.score:.3f}",

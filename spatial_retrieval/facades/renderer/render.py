@@ -13,7 +13,7 @@ from spatial_retrieval.facades.renderer.canvas import canvas_size, draw
 from spatial_retrieval.facades.renderer.design import KINDS, Design, design_pair
 from spatial_retrieval.facades.renderer.pen import Canvas
 from spatial_retrieval.facades.renderer.scene import View, photograph_house
-from spatial_retrieval.files import write_json
+from spatial_retrieval.files import temporary_name, write_json
 
 __all__ = ["SPLITS", "VERSION", "Job", "kind_of", "landmark_design", "render_landmark", "view_of"]
 
@@ -93,6 +93,6 @@ def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
     done, data = cv2.imencode(path.suffix, image, options)
     if not done:
         raise OSError(f"{path}: OpenCV could not encode the image")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(temporary_name(path.name))
     temporary.write_bytes(data.tobytes())
     os.replace(temporary, path)
