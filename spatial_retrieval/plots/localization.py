@@ -77,9 +77,7 @@ def found_in(
         results: one for each, see :func:`~spatial_retrieval.localize.find_in_photographs`.
         query: what was searched for.
         box: the part of it that was meant, in its pixels.
-        captions: what is written above each overlay, in front of its score. Regions of a score
-            of 0 are those of a method without one.
-        title: of the figure.
+        captions: what is written above each overlay, in front of its score if that isn't 0.
     """
     if len(photographs) != len(results) or (captions and len(captions) != len(results)):
         raise ValueError(f"expected a result (and caption) for each of {len(photographs)} images")
@@ -227,13 +225,14 @@ def _cross(fig: go.Figure, found: LostResult, fx: float, fy: float, column: int)
         return
     y, x = divmod(found.seed, found.degree.shape[1])
     offset = 0.0 if fx == 1.0 else 0.5  # a heat map's cells are centred at whole numbers
-    line = {"color": "white", "width": 1.5}
+    marker = {"symbol": "x", "size": 11, "color": COLORS[1]}
+    marker["line"] = {"color": "white", "width": 1.5}
     seed = go.Scatter(
         x=[(x + offset) * fx],
         y=[(y + offset) * fy],
         mode="markers",
         showlegend=False,
-        marker={"symbol": "x", "size": 11, "color": COLORS[1], "line": line},
+        marker=marker,
         hovertemplate="seed<extra></extra>",
     )
     fig.add_trace(seed, row=1, col=column)
