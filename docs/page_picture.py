@@ -48,7 +48,6 @@ def scenes(page: Page):
     """Screenshots of what a visitor does."""
     page.goto(f"http://127.0.0.1:{PORT}")
     page.wait_for_selector("#examples .sr-card", timeout=240_000)
-    yield shot(page)
     page.click("#examples .sr-card >> nth=0")
     page.wait_for_selector("#hits .sr-card", timeout=120_000)
     yield shot(page)

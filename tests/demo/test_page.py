@@ -82,7 +82,7 @@ def canvas_point(page, x, y):
 
 def choose_model(page, where, title):
     page.click(f"{where} input")
-    page.get_by_role("option", name=title).click()
+    page.get_by_role("option", name=title, exact=True).click()
 
 
 def set_number(page, where, value):
@@ -234,7 +234,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_page_lives_on(page):
 
 
 def test_looking_inside_and_whether_reranking_was_needed(page):
-    choose_model(page, "#model", "Spatial context")
+    choose_model(page, "#model", "Spatial context, version 1")  # of two heads
     search_example(page)
     inside = page.get_by_role("tab", name="Look inside")
     inside.click()
