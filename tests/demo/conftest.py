@@ -15,7 +15,8 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIAL_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("GRADIO_TEMP_DIR", "/nowhere")  # the page has a folder of its own
-        service = Service(from_folder(folder), ["lite0-gem", "lite0-spatial"], "lite0-gem")
+        names = ["lite0-gem", "lite0-spatial", "lite0-spatial-v1"]
+        service = Service(from_folder(folder), names, "lite0-gem")
         service.warm()
         with running(build_app(service)) as address:
             yield address, service
