@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spatial_retrieval import describe, list_images, load_model
-from spatial_retrieval.evaluate.folder import FolderSplit, folder_scores, split_folder
+from spatial_retrieval import list_images, load_model
+from spatial_retrieval.evaluate.folder import FolderSplit, split_folder
+from spatial_retrieval.evaluate.runs import run_folder
 from spatial_retrieval.metrics.bootstrap import paired_bootstrap
 from spatial_retrieval.metrics.gap import gap_recovered
-from spatial_retrieval.ranking import Ranking
-from spatial_retrieval.rerank import FeatureCache, RerankContext, Reranker, resolve
 
 FIRST = "lite0-gem-v1"
 
@@ -42,9 +41,10 @@ def row(
     groups = split.labels[split.queries]
     plain, verified = [], []
     for model_name in models:
-        rows = describe(load_model(model_name, device="cpu"), paths, size=args.size)
-        plain.append(average_precisions(rows, paths, split, resolve("none")))
-        verified.append(average_precisions(rows, paths, split, resolve(args.rerank)))
+        model = load_model(model_name, device="cpu")
+        for rows, rerank in ((plain, "none"), (verified, args.rerank)):
+            run = run_folder(model, paths, split, size=args.size, rerank=rerank)
+            rows.append(run.scores.ap_per_query)
     cells = [name, str(len(paths))]
     for before, after in zip(plain, verified, strict=True):
         cells += [f"{100 * np.nanmean(before):.1f}", f"{100 * np.nanmean(after):.1f}"]
@@ -52,26 +52,6 @@ def row(
     cells.append(str(gap_recovered(plain[-1], plain[0], verified[0], groups)))
     cells.append(paired_bootstrap(verified[-1], plain[-1], groups).signed())
     return "| " + " | ".join(cells) + " |"
-
-
-def average_precisions(
-    rows: np.ndarray, paths: list[Path], split: FolderSplit, reranker: Reranker
-) -> np.ndarray:
-    """(Q,) average precision of each query after re-ranking."""
-    database, features = [paths[i] for i in split.database], FeatureCache.kept()
-
-    def reranked(ranking: Ranking, chosen: np.ndarray) -> Ranking:
-        context = RerankContext(
-            queries=rows[split.queries[chosen]],
-            database=rows[split.database],
-            query_images=[paths[i] for i in split.queries[chosen]],
-            database_images=database,
-            features=features,
-            own=chosen if split.leave_one_out else None,
-        )
-        return reranker(ranking, context)
-
-    return folder_scores(rows, split, rerank=reranked).ap_per_query
 
 
 def photographs(folder: Path, every: int) -> tuple[list[Path], FolderSplit]:
