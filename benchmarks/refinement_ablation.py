@@ -30,7 +30,7 @@ from spatial_retrieval.metrics.bootstrap import paired_bootstrap
 from spatial_retrieval.models import ModelConfig, build_model
 from spatial_retrieval.models.backbone import build_backbone
 from spatial_retrieval.train import TrainConfig, train
-from spatial_retrieval.train.checkpoint import load_checkpoint
+from spatial_retrieval.train.checkpoint import load_state
 from spatial_retrieval.train.data import TrainingData
 from spatial_retrieval.train.map_set import MapSet, cache_maps
 from spatial_retrieval.train.validation import encode
@@ -44,7 +44,7 @@ def photographs(split: str, options: argparse.Namespace) -> TwinFacades:
         "val": (60, 6),
         "test": (120, 6),
     }[split]
-    return twin_facades(split, landmarks, views, size=SIZE, workers=1)
+    return twin_facades(split, landmarks, views, size=SIZE)
 
 
 def maps(split: str, options: argparse.Namespace) -> MapSet:
@@ -109,7 +109,7 @@ def train_row(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write a trained row as `load_model` reads it, its three whitening layers folded into one."""
-    state = load_checkpoint(_run_folder(options) / "best.pt")["model"]
+    state = load_state(_run_folder(options) / "best.pt")["model"]
     head = {k.removeprefix("pooled.head."): v for k, v in state.items() if ".head." in k}
     if "read_in.weight" not in head:
         raise SystemExit(f"expected a row with refinement, got {options.row}")

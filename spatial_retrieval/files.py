@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from spatial_retrieval.leftovers import remove_leftovers, temporary_name
+from spatial_retrieval.leftovers import temporary_name
 
 __all__ = [
     "atomic_writer",
@@ -23,9 +23,7 @@ __all__ = [
     "printable",
     "read_json",
     "read_regular",
-    "remove_leftovers",
     "sha256_of",
-    "temporary_name",
     "write_json",
 ]
 

@@ -13,7 +13,6 @@ from spatial_retrieval.datasets.folders import FolderScan, scan_folder
 from spatial_retrieval.features.described import DescribedFiles, Known, content_stamp, row_blocks
 from spatial_retrieval.features.extraction import DEFAULT_SIZE
 from spatial_retrieval.features.store import Blocks
-from spatial_retrieval.files import remove_leftovers
 from spatial_retrieval.images import DECODING_VERSION
 from spatial_retrieval.index import DescriptorIndex
 from spatial_retrieval.index.disk import (
@@ -24,6 +23,7 @@ from spatial_retrieval.index.disk import (
     read_index,
     selected,
 )
+from spatial_retrieval.leftovers import remove_leftovers
 from spatial_retrieval.locks import one_writer
 from spatial_retrieval.models import RetrievalModel
 

@@ -118,3 +118,20 @@ def test_library_code_does_not_choose_devices_or_load_pickles():
         text = path.read_text(encoding="utf-8")
         for forbidden in (".cuda()", "pickle.load(", "allow_pickle=True", "weights_only=False"):
             assert forbidden not in text, f"{path}: {forbidden}"
+
+
+# what each file of its kind has: the same word on purpose
+SHARED = {"KIND", "adopt", "recognises", "add_parser"}
+
+
+def test_each_public_name_stands_once():
+    homes = {}
+    for name, path in MODULES.items():
+        if path.name == "__init__.py":  # a room's own list of what is in it
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                for public in ast.literal_eval(node.value):
+                    homes.setdefault(public, []).append(name)
+    twice = {n: found for n, found in homes.items() if len(found) > 1 and n not in SHARED}
+    assert twice == {}

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from spatial_retrieval import files
 from spatial_retrieval.files import (
     atomic_writer,
     cache_dir,
@@ -157,7 +156,3 @@ def test_the_home_folder_is_expanded_in_the_cache_variable(monkeypatch, tmp_path
 def test_printable_names_stay_on_one_line():
     assert printable("Zürich 3.jpg") == "Zürich 3.jpg"
     assert printable("a\nb\x1b[2J\udcff") == r"a\nb\x1b[2J\udcff"
-
-
-def test_leftovers_are_offered_by_files():
-    assert files.remove_leftovers is remove_leftovers

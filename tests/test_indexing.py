@@ -12,9 +12,9 @@ from pictures import draw
 from spatial_retrieval import DescriptorIndex, index_folder
 from spatial_retrieval import indexing as module
 from spatial_retrieval.features import described
-from spatial_retrieval.files import temporary_name
 from spatial_retrieval.index import disk
 from spatial_retrieval.indexing import IndexOptions
+from spatial_retrieval.leftovers import temporary_name
 from spatial_retrieval.locks import BusyError, one_writer
 
 

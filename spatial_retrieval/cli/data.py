@@ -29,7 +29,6 @@ def _add_make(actions: Any) -> None:
     twins.add_argument("--seed", type=int, default=0, help="another seed is another city (0)")
     twins.add_argument("--size", type=positive, default=448, help="side in pixels (448)")
     twins.add_argument("--difficulty", default="EMH", help="difficulties in turn (EMH)")
-    twins.add_argument("--workers", type=positive, help="processes (one per core)")
     twins.set_defaults(run=_make_twins)
 
 
@@ -43,7 +42,8 @@ def _add_download(actions: Any) -> None:
 
 
 def _download(args: argparse.Namespace) -> None:
-    from spatial_retrieval.datasets.download import DATASETS, download
+    from spatial_retrieval.datasets.download import download
+    from spatial_retrieval.datasets.remotes import DATASETS
 
     if args.name not in DATASETS:
         raise CallError(f"expected a data set of {', '.join(DATASETS)}; got {args.name!r}")
@@ -57,15 +57,11 @@ def _make_twins(args: argparse.Namespace) -> None:
         check_request(args.split, args.landmarks, args.views, args.seed, args.size, args.difficulty)
     except ValueError as error:
         raise CallError(str(error)) from error
+    views = args.views
+    if args.difficulty != "EMH":
+        views = (args.difficulty * views)[:views]
     data = twin_facades(
-        args.split,
-        args.landmarks,
-        args.views,
-        args.seed,
-        size=args.size,
-        difficulty=args.difficulty,
-        root=args.root,
-        workers=args.workers,
+        args.split, args.landmarks, views, args.seed, size=args.size, root=args.root
     )
     print(f"{len(data)} photographs of {len(data.twin_of)} houses")
     print(f"photographs  {data.images}")

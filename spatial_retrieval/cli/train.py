@@ -107,15 +107,15 @@ def _photo_set(args: argparse.Namespace) -> Any:
     """The photographs that ``--data`` names: a published set, or else a folder."""
     from spatial_retrieval.datasets.download import default_root
     from spatial_retrieval.train.augment import strong_augmentation
-    from spatial_retrieval.train.photographs import PUBLISHED, photo_folder, published_photos
+    from spatial_retrieval.train.photographs import PUBLISHED_SETS, photo_folder, published_photos
 
     augment = strong_augmentation()
-    if args.data in PUBLISHED:
+    if args.data in PUBLISHED_SETS:
         return published_photos(args.data, args.root or default_root(), augment=augment)
     if args.root:
-        raise CallError(f"--root belongs to --data {' or '.join(PUBLISHED)}, got {args.data}")
+        raise CallError(f"--root belongs to --data {' or '.join(PUBLISHED_SETS)}, got {args.data}")
     if not Path(args.data).is_dir():
-        raise CallError(f"{args.data}: no such folder; published sets: {', '.join(PUBLISHED)}")
+        raise CallError(f"{args.data}: no such folder; published sets: {', '.join(PUBLISHED_SETS)}")
     return photo_folder(args.data, augment=augment)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from spatial_retrieval.datasets.remotes import DATASETS, Remote
 from spatial_retrieval.files import cache_dir, read_json, sha256_of, write_json
 
-__all__ = ["DATASETS", "Remote", "default_root", "download", "fetch"]
+__all__ = ["default_root", "download", "fetch"]
 
 _LOG = logging.getLogger(__name__)
 

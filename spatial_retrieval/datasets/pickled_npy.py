@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from spatial_retrieval.datasets.safe_pickle import (
-    MAX_BYTES,
+    MAX_PICKLE_BYTES,
     PLAIN,
     UnsafePickleError,
     read_bounded,
@@ -27,7 +27,7 @@ _ALLOWED = PLAIN | {"GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"}
 
 
 def load_pickled_npy(
-    path: str | os.PathLike[str], *, max_bytes: int = 16 * MAX_BYTES
+    path: str | os.PathLike[str], *, max_bytes: int = 16 * MAX_PICKLE_BYTES
 ) -> dict[str, Any]:
     """Read a ``.npy`` file into which ``numpy.save`` put one dictionary.
 

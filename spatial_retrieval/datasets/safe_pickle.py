@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from spatial_retrieval.files import printable, read_regular
 
 __all__ = [
-    "MAX_BYTES",
+    "MAX_PICKLE_BYTES",
     "PLAIN",
     "UnsafePickleError",
     "load_plain_pickle",
@@ -27,7 +27,7 @@ __all__ = [
     "unpickle",
 ]
 
-MAX_BYTES = 64 * 2**20
+MAX_PICKLE_BYTES = 64 * 2**20
 MAX_DEPTH = 100  # of containers within containers
 MAX_ITEMS = 10_000_000  # of all containers, each counted as often as it is reached
 
@@ -60,7 +60,7 @@ class UnsafePickleError(ValueError):
     """A pickle that is not plain data: it names code, is damaged, or is too large."""
 
 
-def load_plain_pickle(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Any:
+def load_plain_pickle(path: str | os.PathLike[str], *, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
     """Read a pickle of lists, tuples, dictionaries, text, bytes, numbers, booleans and None.
 
     Text that Python 2 wrote is read as UTF-8.

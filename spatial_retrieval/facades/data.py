@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spatial_retrieval.files import atomic_writer, cache_dir, read_json, remove_leftovers
+from spatial_retrieval.files import atomic_writer, cache_dir, read_json
+from spatial_retrieval.leftovers import remove_leftovers
 
 __all__ = ["TwinFacades", "check_request", "twin_facades"]
 
@@ -94,28 +95,24 @@ class TwinFacades:
 def twin_facades(
     split: str = "test",
     landmarks: int = 60,
-    views: int = 10,
+    views: int | str = 10,
     seed: int = 0,
     *,
     size: int = 448,
-    difficulty: str = "EMH",
     root: str | os.PathLike[str] | None = None,
-    workers: int | None = None,
 ) -> TwinFacades:
     """Render the benchmark, or as much of it as is not on disk yet, and open it.
 
     Every photograph depends on split, seed, size, difficulty, landmark and view alone: more
-    landmarks or views add files and change none, whatever the number of workers.
+    landmarks or views add files and change none. One process a core renders.
 
     Args:
         split: "train", "val" or "test"; landmarks differ, and test has part styles of its own.
         landmarks: how many; 2k and 2k + 1 are twins.
-        views: photographs of each.
+        views: photographs of each, which take E, M and H in turn; or a letter for each.
         seed: another seed is another city.
         size: of the square photographs, pixels.
-        difficulty: letters of E, M, H that views take in turn.
         root: folder for the cache, by default that of `spatial_retrieval.files.cache_dir`.
-        workers: processes, by default one per core.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -126,6 +123,7 @@ def twin_facades(
         >>> len(data), "".join(data.difficulty), data.twin_of.tolist()
         (6, 'EMHEMH', [1, 0])
     """
+    views, difficulty = (len(views), views) if isinstance(views, str) else (views, "EMH")
     check_request(split, landmarks, views, seed, size, difficulty)
     from spatial_retrieval.facades.renderer.render import VERSION, Job
 
@@ -135,7 +133,7 @@ def twin_facades(
     remove_leftovers(folder, recursive=True)
     records = _read_manifest(folder)
     if len(records) < landmarks or not _all_there(folder, records[:landmarks]):
-        _render(job, landmarks, workers)
+        _render(job, landmarks)
         records = [_read_record(folder, k) for k in range(max(landmarks, len(records)))]
         _write_manifest(job, records)
     return _open(job, records[:landmarks])
@@ -159,7 +157,7 @@ def check_request(
         raise ValueError(f"expected difficulty made of the letters E, M, H, got {difficulty!r}")
 
 
-def _render(job: Any, landmarks: int, workers: int | None) -> None:
+def _render(job: Any, landmarks: int) -> None:
     from tqdm.auto import tqdm
 
     from spatial_retrieval.facades.renderer.render import render_landmark
@@ -167,7 +165,7 @@ def _render(job: Any, landmarks: int, workers: int | None) -> None:
 
     folder = Path(job.folder)
     missing = [k for k in range(landmarks) if not _complete(folder, k)]
-    workers = max(1, min(workers or _cores(), len(missing)))
+    workers = max(1, min(_cores(), len(missing)))
     with tqdm(total=len(missing), desc=f"twin façades, {job.split}", unit="landmark") as bar:
         if workers == 1 or len(missing) * job.views < 8:  # starting processes would take longer
             for landmark in missing:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from spatial_retrieval.datasets import scale
 from spatial_retrieval.facades.data import TwinFacades, twin_facades
-from spatial_retrieval.files import cache_dir, temporary_name
+from spatial_retrieval.files import cache_dir
+from spatial_retrieval.leftovers import temporary_name
 
-__all__ = ["EmbeddedGallery", "ExampleQuery", "embedded_gallery"]
+__all__ = ["EmbeddedGallery", "ShowcaseQuery", "embedded_gallery"]
 
 _WORDS = {"E": "easy", "M": "medium", "H": "hard"}
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleQuery:
+class ShowcaseQuery:
     """A query to try.
 
     Attributes:
@@ -39,7 +40,7 @@ class EmbeddedGallery:
     """A folder of photographs, one sub-folder for each house, and queries to try on it."""
 
     folder: Path
-    examples: tuple[ExampleQuery, ...]
+    examples: tuple[ShowcaseQuery, ...]
 
 
 def embedded_gallery(root: str | os.PathLike[str] | None = None) -> EmbeddedGallery:
@@ -74,11 +75,11 @@ def embedded_gallery(root: str | os.PathLike[str] | None = None) -> EmbeddedGall
 
 def _example(
     data: TwinFacades, home: Path, landmark: int, views: int, names: dict[int, str]
-) -> ExampleQuery:
+) -> ShowcaseQuery:
     def gallery(house: int) -> tuple[str, ...]:
         return tuple(names[house * views + v] for v in range(views - 1))
 
-    return ExampleQuery(
+    return ShowcaseQuery(
         query=home / "queries" / names[landmark * views + views - 1],
         kind=str(data.kind[landmark]),
         hits=gallery(landmark),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spatial_retrieval.images import BoxError, ImageError, ImageSource
 
-__all__ = ["Batch", "Source", "alone", "contained", "equal_shapes"]
+__all__ = ["ImageBatch", "Source", "alone", "contained", "equal_shapes"]
 
 Source = ImageSource | Tensor
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ _AHEAD = 32  # images that are decoded before they are asked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class ImageBatch:
     """Images (3, h, w) of one shape with their positions, or the error of one image."""
 
     positions: list[int]
@@ -31,7 +31,7 @@ class Batch:
     error: ImageError | None = None
 
 
-def equal_shapes(images: Sequence[Tensor], *, batch_size: int = _BATCH) -> Iterator[Batch]:
+def equal_shapes(images: Sequence[Tensor], *, batch_size: int = _BATCH) -> Iterator[ImageBatch]:
     """Group images of equal shape, and yield each that can't be read as a batch of its own.
 
     Args:
@@ -42,14 +42,14 @@ def equal_shapes(images: Sequence[Tensor], *, batch_size: int = _BATCH) -> Itera
         BoxError: as the call is wrong, not the image.
         MemoryError: also torch's own.
     """
-    waiting: dict[tuple[int, ...], Batch] = {}
+    waiting: dict[tuple[int, ...], ImageBatch] = {}
     workers = min(4, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(workers)
     for position, image in _in_order(pool, lambda i: contained(images, i), len(images)):
         if isinstance(image, ImageError):
-            yield Batch([position], error=image)
+            yield ImageBatch([position], error=image)
             continue
-        batch = waiting.setdefault(tuple(image.shape), Batch([]))
+        batch = waiting.setdefault(tuple(image.shape), ImageBatch([]))
         batch.positions.append(position)
         batch.tensors.append(image)
         held = sum(len(each.positions) for each in waiting.values())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from spatial_retrieval.features.batches import Batch, Source, alone, contained, equal_shapes
+from spatial_retrieval.features.batches import ImageBatch, Source, alone, contained, equal_shapes
 from spatial_retrieval.images import Box, ImageError, crop_query, load_image, to_tensor
 from spatial_retrieval.models import RetrievalModel
 
@@ -167,7 +167,7 @@ def _run(
     function: Callable[[Tensor], Tensor],
     work: _Work,
     progress: bool,
-) -> Iterator[tuple[Batch, Tensor | None]]:
+) -> Iterator[tuple[ImageBatch, Tensor | None]]:
     """Yield batches with their outputs; one that holds an error has none."""
     run = _alone if model.device.type == "cpu" else _batched
     with tqdm(total=len(work), disable=not progress, unit="image") as bar:
@@ -178,12 +178,12 @@ def _run(
 
 def _alone(
     model: RetrievalModel, function: Callable[[Tensor], Tensor], work: _Work
-) -> Iterator[tuple[Batch, Tensor | None]]:
-    def one(i: int) -> tuple[Batch, Tensor | None]:
+) -> Iterator[tuple[ImageBatch, Tensor | None]]:
+    def one(i: int) -> tuple[ImageBatch, Tensor | None]:
         image = contained(work, i)
         if isinstance(image, ImageError):
-            return Batch([i], error=image), None
-        (found,) = _outputs(function, Batch([i], [image]), model)
+            return ImageBatch([i], error=image), None
+        (found,) = _outputs(function, ImageBatch([i], [image]), model)
         return found
 
     for _, found in alone(one, len(work)):
@@ -192,7 +192,7 @@ def _alone(
 
 def _batched(
     model: RetrievalModel, function: Callable[[Tensor], Tensor], work: _Work
-) -> Iterator[tuple[Batch, Tensor | None]]:
+) -> Iterator[tuple[ImageBatch, Tensor | None]]:
     for batch in equal_shapes(work):
         if batch.error:
             yield batch, None
@@ -201,8 +201,8 @@ def _batched(
 
 
 def _outputs(
-    function: Callable[[Tensor], Tensor], batch: Batch, model: RetrievalModel
-) -> Iterator[tuple[Batch, Tensor | None]]:
+    function: Callable[[Tensor], Tensor], batch: ImageBatch, model: RetrievalModel
+) -> Iterator[tuple[ImageBatch, Tensor | None]]:
     """What a function makes of a batch; if that fails, of each image on its own."""
     images = torch.stack(batch.tensors)
     try:
@@ -212,15 +212,15 @@ def _outputs(
         raise
     except Exception as error:  # what an engine raises is its own
         if len(batch.positions) == 1:
-            yield Batch(batch.positions, error=_undescribed(batch, error)), None
+            yield ImageBatch(batch.positions, error=_undescribed(batch, error)), None
             return
         for position, tensor in zip(batch.positions, batch.tensors, strict=True):
-            yield from _outputs(function, Batch([position], [tensor]), model)
+            yield from _outputs(function, ImageBatch([position], [tensor]), model)
         return
     yield batch, output
 
 
-def _undescribed(batch: Batch, error: Exception) -> ImageError:
+def _undescribed(batch: ImageBatch, error: Exception) -> ImageError:
     h, w = batch.tensors[0].shape[-2:]
     words = " ".join(str(error).split())[:200]
     return ImageError(f"image {batch.positions[0]}: {w}×{h} pixels can't be described ({words})")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from spatial_retrieval.files import atomic_writer, sha256_of, write_json
-from spatial_retrieval.index.exact import check_queries, exact_scores, exact_search
+from spatial_retrieval.index.exact import check_vectors, exact_scores, exact_search
 from spatial_retrieval.index.rows import Rows
 from spatial_retrieval.ranking import Ranking
 
@@ -69,7 +69,7 @@ class Approximate:
 
     def search(self, queries: np.ndarray, k: int) -> Ranking:
         """As :func:`~spatial_retrieval.index.exact.exact_search`, but rows may be missed."""
-        queries = check_queries(queries, self.rows.shape[1], k)
+        queries = check_vectors(queries, self.rows.shape[1], k)
         k = min(k, len(self))
         _, found = self.faiss.search(queries, min(self.count, max(self.candidates * k, k + 16)))
         new = self._new(queries, k)

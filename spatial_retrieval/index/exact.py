@@ -11,7 +11,7 @@ import numpy as np
 from spatial_retrieval.index.rows import Rows
 from spatial_retrieval.ranking import Ranking
 
-__all__ = ["check_queries", "exact_scores", "exact_search"]
+__all__ = ["check_vectors", "exact_scores", "exact_search"]
 
 _ROUNDING = (
     1e-5  # of a float32 inner product, relative to |q| |x|; 20 times what is seen at D = 2048
@@ -31,7 +31,7 @@ def exact_search(rows: Rows, queries: np.ndarray, k: int) -> Ranking:
     Raises:
         ValueError: if D does not fit or ``k`` < 1.
     """
-    queries = check_queries(queries, rows.shape[1], k)
+    queries = check_vectors(queries, rows.shape[1], k)
     k = min(k, len(rows))
     groups = np.split(queries, range(_QUERIES, len(queries), _QUERIES))
     found = [_search(rows, group, k) for group in groups]
@@ -39,7 +39,7 @@ def exact_search(rows: Rows, queries: np.ndarray, k: int) -> Ranking:
     return Ranking(ids, scores.astype(np.float32))
 
 
-def check_queries(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
+def check_vectors(queries: np.ndarray, dim: int, k: int) -> np.ndarray:
     """Queries as (Q, D) float32.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 
 from spatial_retrieval.index.database import DescriptorIndex
 
-__all__ = ["components", "groups", "similar_pairs"]
+__all__ = ["connected", "groups", "similar_pairs"]
 
 _BLOCK = 1024  # rows searched together
 
@@ -29,7 +29,7 @@ def groups(index: DescriptorIndex, threshold: float, *, k: int = 16) -> list[lis
         positions in the index, rising in each group; the largest group first, then by position.
     """
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *similar_pairs(index, threshold, k)])
-    labels = components(pairs, len(index))
+    labels = connected(pairs, len(index))
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     found = [part.tolist() for part in parts if len(part) > 1]
@@ -48,7 +48,7 @@ def similar_pairs(index: DescriptorIndex, threshold: float, k: int) -> Iterator[
         yield np.stack([first[joined], second[joined]], axis=1)
 
 
-def components(pairs: np.ndarray, count: int) -> np.ndarray:
+def connected(pairs: np.ndarray, count: int) -> np.ndarray:
     """Edges (n, 2) between ``count`` nodes → (count,) the lowest node of each one's component."""
     parent = list(range(count))
     for a, b in pairs.tolist():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from spatial_retrieval.index.exact import check_queries, exact_scores
+from spatial_retrieval.index.exact import check_vectors, exact_scores
 from spatial_retrieval.index.rows import Rows
 from spatial_retrieval.ranking import Ranking
 
@@ -55,7 +55,7 @@ class MilvusIndex:
         Raises:
             ValueError: if D does not fit, or ``k`` is below 1 or above 16,384.
         """
-        queries = check_queries(queries, self.dim, k)
+        queries = check_vectors(queries, self.dim, k)
         k = min(k, len(self))
         if k > _MOST:
             raise ValueError(f"expected k of at most {_MOST}, which Milvus gives, got {k}")

@@ -11,7 +11,7 @@ from torch import nn
 
 from spatial_retrieval.files import atomic_writer
 
-__all__ = ["CheckpointError", "check_state", "load_checkpoint", "save_checkpoint", "shapes_of"]
+__all__ = ["CheckpointError", "check_state", "load_state", "save_checkpoint", "shapes_of"]
 
 _VERSION = 1
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
         raise OSError(error.errno, message) from error
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint on the CPU; nothing in the file can run code.
 
     Raises:

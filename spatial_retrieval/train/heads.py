@@ -12,7 +12,7 @@ from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.train.data import LabelledSet
 
-__all__ = ["HeadsOnMaps", "TurnedWhitening", "save_model"]
+__all__ = ["HeadsOnMaps", "TurnedWhitening", "save_trained"]
 
 
 class TurnedWhitening(nn.Module):
@@ -137,7 +137,7 @@ def _in_tens(items: np.ndarray) -> list[np.ndarray]:
     return np.array_split(items, -(-len(items) // 10))
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
+def save_trained(model: nn.Module, folder: Path) -> None:
     """Save a model as ``load_model`` reads it; its backbone too, when that was trained."""
     backbone = getattr(model, "backbone", None)
     if backbone is not None and any(p.requires_grad for p in backbone.parameters()):

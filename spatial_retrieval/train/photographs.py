@@ -12,9 +12,9 @@ from spatial_retrieval.datasets.landmarks import load_gldv2_clean, load_sfm120k
 from spatial_retrieval.datasets.revisited import DatasetMissingError
 from spatial_retrieval.train.data import PhotoSet
 
-__all__ = ["PUBLISHED", "photo_folder", "published_photos"]
+__all__ = ["PUBLISHED_SETS", "photo_folder", "published_photos"]
 
-PUBLISHED = ("sfm120k", "gldv2")
+PUBLISHED_SETS = ("sfm120k", "gldv2")
 log = logging.getLogger(__name__)
 
 
@@ -54,8 +54,8 @@ def published_photos(
             get it.
         ValueError: if the name is unknown, or the set is of another form.
     """
-    if name not in PUBLISHED:
-        raise ValueError(f"expected a set of {', '.join(PUBLISHED)}, got {name!r}")
+    if name not in PUBLISHED_SETS:
+        raise ValueError(f"expected a set of {', '.join(PUBLISHED_SETS)}, got {name!r}")
     images = load_sfm120k(root) if name == "sfm120k" else load_gldv2_clean(root, partial=True)
     missing = [path for path in images.paths if not path.is_file()]
     if missing or not len(images):

@@ -24,7 +24,7 @@ from spatial_retrieval.train.reading import read_strictly, renamed
 from spatial_retrieval.train.recipe_config import DataConfig
 from spatial_retrieval.train.recipe_data import cached_data, folders_found, photograph_data
 
-__all__ = ["DataConfig", "Recipe"]
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

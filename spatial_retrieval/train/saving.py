@@ -12,12 +12,12 @@ from spatial_retrieval.files import write_json
 from spatial_retrieval.train.checkpoint import (
     CheckpointError,
     check_state,
-    load_checkpoint,
+    load_state,
     save_checkpoint,
     shapes_of,
 )
 from spatial_retrieval.train.config import TrainResult
-from spatial_retrieval.train.heads import save_model
+from spatial_retrieval.train.heads import save_trained
 from spatial_retrieval.train.run import Run
 from spatial_retrieval.train.setup import data_digest
 
@@ -55,7 +55,7 @@ def resume(run: Run) -> None:
     path = run.folder / "last.pt"
     if not path.exists():
         return
-    state = load_checkpoint(path)
+    state = load_state(path)
     check_state(path, "model", shapes_of(run.model), state["shapes"])
     check_state(path, "set of data", data_digest(run.data.train), state["data"])
     own, found = _compared(asdict(run.config)), _compared(state["config"])
@@ -78,7 +78,7 @@ def finish(run: Run, *, interrupted: bool) -> TrainResult:
     """
     best = run.folder / "best.pt"
     if run.best_step:
-        state = load_checkpoint(best)
+        state = load_state(best)
         if state["step"] != run.best_step:
             raise CheckpointError(
                 f"{best}: expected the weights of step {run.best_step}, got {state['step']}; "
@@ -90,7 +90,7 @@ def finish(run: Run, *, interrupted: bool) -> TrainResult:
     if hasattr(run.model, "save_pretrained"):
         path = run.folder / "model"
         if run.is_main:
-            save_model(run.model, path)
+            save_trained(run.model, path)
     if run.is_main:
         write_json(run.folder / "history.json", run.history)
         write_json(run.folder / "train.json", asdict(run.config))

@@ -10,7 +10,8 @@ import pytest
 
 from spatial_retrieval.cli import main
 from spatial_retrieval.datasets import download as module
-from spatial_retrieval.datasets.download import DATASETS, Remote, download, fetch
+from spatial_retrieval.datasets.download import download, fetch
+from spatial_retrieval.datasets.remotes import DATASETS, Remote
 
 BODY = bytes(range(256)) * 1024
 

@@ -26,7 +26,7 @@ from spatial_retrieval.ranking import Ranking
 def tiny(tmp_path_factory):
     """Six houses, five small photographs of each (E M H E M)."""
     root = tmp_path_factory.mktemp("tiny")
-    return twin_facades("test", landmarks=6, views=5, size=64, root=root, workers=1)
+    return twin_facades("test", landmarks=6, views=5, size=64, root=root)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from spatial_retrieval.facades.renderer.render import Job, landmark_design, view
 from spatial_retrieval.facades.renderer.scene import photograph_house
 from spatial_retrieval.facades.renderer.styles import STYLES
 from spatial_retrieval.facades.showcase import embedded_gallery
-from spatial_retrieval.files import temporary_name
+from spatial_retrieval.leftovers import temporary_name
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(root):
-    return twin_facades("test", landmarks=6, views=3, size=96, root=root, workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twins, "_cores", lambda: 2)
+        return twin_facades("test", landmarks=6, views=3, size=96, root=root)
 
 
 def _parts(design):
@@ -116,13 +118,16 @@ def test_what_the_data_set_says(data):
 
 
 def test_an_odd_house_has_no_twin(root, data):
-    odd = twin_facades("test", landmarks=5, views=3, size=96, root=root, workers=1)
+    odd = twin_facades("test", landmarks=5, views=3, size=96, root=root)
     assert odd.twin_of.tolist() == [1, 0, 3, 2, -1]
     assert odd.names == data.names[:15]
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path, data):
-    again = twin_facades("test", landmarks=6, views=3, size=96, root=tmp_path, workers=2)
+def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(
+    tmp_path, data, monkeypatch
+):
+    monkeypatch.setattr(twins, "_cores", lambda: 1)
+    again = twin_facades("test", landmarks=6, views=3, size=96, root=tmp_path)
     assert again.names == data.names
     for a, b in zip(data.paths, again.paths, strict=True):
         assert a.read_bytes() == b.read_bytes()
@@ -255,20 +260,22 @@ def test_rendering_works_in_a_daemonic_process(tmp_path):
 
 
 def _render_some(root):
-    data = twin_facades("test", landmarks=4, views=3, size=64, root=root, workers=2)
+    twins._cores = lambda: 2  # in a process of its own
+    data = twin_facades("test", landmarks=4, views=3, size=64, root=root)
     assert len(data) == 12
 
 
 def test_a_failing_worker_is_an_error_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(twins, "_cores", lambda: 2)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     with pytest.raises(OSError, match="nothing"):
-        twin_facades("test", landmarks=4, views=3, size=64, root=tmp_path, workers=2)
+        twin_facades("test", landmarks=4, views=3, size=64, root=tmp_path)
     failing = tmp_path / "failing"
     failing.write_text("#!/bin/sh\necho worse >&2\necho disk full >&2\nexit 3\n")
     failing.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(failing))
     with pytest.raises(OSError, match="disk full"):
-        twin_facades("test", landmarks=4, views=3, size=64, root=tmp_path, workers=2)
+        twin_facades("test", landmarks=4, views=3, size=64, root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +286,8 @@ def test_a_failing_worker_is_an_error_with_its_reason(tmp_path, monkeypatch):
         ({"views": 0}, "views >= 1, got 0"),
         ({"seed": -1}, "seed >= 0, got -1"),
         ({"size": 8}, "size >= 64, got 8"),
-        ({"difficulty": "EX"}, "letters E, M, H, got 'EX'"),
-        ({"difficulty": ""}, "letters E, M, H"),
+        ({"views": "EX"}, "letters E, M, H, got 'EX'"),
+        ({"views": ""}, "views >= 1, got 0"),
     ],
 )
 def test_bad_requests_are_named(options, message, tmp_path):
@@ -338,3 +345,10 @@ def test_the_renderer_needs_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_views_are_letters_or_a_number(tmp_path):
+    few = twin_facades("test", 1, "EM", size=64, root=tmp_path)
+    assert "".join(few.difficulty) == "EM" and len(few) == 2
+    with pytest.raises(ValueError, match="letters E, M, H"):
+        twin_facades("test", 1, "EX", size=64, root=tmp_path)

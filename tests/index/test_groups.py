@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatial_retrieval.index import DescriptorIndex
-from spatial_retrieval.index.groups import components, groups, similar_pairs
+from spatial_retrieval.index.groups import connected, groups, similar_pairs
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
 def test_components_equal_walking_the_graph(pairs):
-    labels = components(np.array(pairs, dtype=np.int64).reshape(-1, 2), 12)
+    labels = connected(np.array(pairs, dtype=np.int64).reshape(-1, 2), 12)
     reached = np.eye(12, dtype=bool)
     for a, b in pairs:
         reached[a, b] = reached[b, a] = True

@@ -3,7 +3,7 @@ import torch
 from official_toys import regional, sinkhorn
 from torchvision.transforms.functional import resize
 
-from spatial_retrieval.models.checkpoints.adopted import describe, join, rescale
+from spatial_retrieval.models.checkpoints.adopted import describe_adopted, join, rescale
 from spatial_retrieval.models.checkpoints.dinov2 import DINOv2, stretch
 from spatial_retrieval.models.checkpoints.salad import OptimalTransportAggregation, assign
 from spatial_retrieval.models.checkpoints.superglobal import WindowedGeM, windowed_gem
@@ -103,7 +103,7 @@ def test_bad_scales_and_joins():
     with pytest.raises(ValueError, match="joined by mean or max, got 'sum'"):
         join(torch.rand(2, 1, 3), "sum")
     with pytest.raises(ValueError, match=r"expected images \(B, 3, h, w\) and a scale"):
-        describe(None, torch.rand(3, 8, 8))
+        describe_adopted(None, torch.rand(3, 8, 8))
 
 
 def test_joining_one_scale_is_its_own_row_and_power_leads_from_mean_to_maximum():

@@ -13,7 +13,7 @@ from spatial_retrieval.models.checkpoints import (
     KINDS,
     PROJECTS,
     adopt,
-    describe,
+    describe_adopted,
     load_checkpoint,
     recognise,
 )
@@ -86,7 +86,7 @@ def test_the_official_descriptor_is_met(name, golden_state, shared):
     for descriptor, (kind, scales) in GOLDEN[name].items():
         adopted = adopt(state, kind=kind)
         with torch.inference_mode():
-            row = describe(adopted, images, scales or adopted.protocol.scales)[0].numpy()
+            row = describe_adopted(adopted, images, scales or adopted.protocol.scales)[0].numpy()
         expected = golden[descriptor]
         assert row @ expected >= 1 - 1e-5
         np.testing.assert_allclose(row, expected, atol=1e-4)
@@ -125,7 +125,7 @@ def test_other_sizes_are_as_the_published_formulas_make_them(name, height, width
     adopted = adopted_toy(state, name)
     images = pictures(height, width)
     with torch.inference_mode():
-        rows = describe(adopted, images)
+        rows = describe_adopted(adopted, images)
         torch.testing.assert_close(rows, oracle(images), atol=2e-5, rtol=0)
     assert_every_tensor_is_used(adopted, state)
 
@@ -208,7 +208,7 @@ def test_files_that_do_not_count_batches_and_half_precision(toys):
     old = {k: v.half() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     images = pictures(96, 96)
     with torch.inference_mode():
-        rows = describe(adopt(old), images)
+        rows = describe_adopted(adopt(old), images)
         assert (rows * oracle(images)).sum(dim=1).min() > 0.999
     assert rows.dtype == torch.float32
 
@@ -249,7 +249,9 @@ def test_mean_and_std_come_from_the_file(toys):
     images = pictures(64, 96)
     with torch.inference_mode():
         same = (images - mean) / std * 0.25 + 0.5
-        torch.testing.assert_close(describe(adopted, same), oracle(images), atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            describe_adopted(adopted, same), oracle(images), atol=2e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_a_learned_whitening_acts_on_the_joined_row(toys):
     images = pictures(96, 128)
     adopted = adopt(state, meta)
     with torch.inference_mode():
-        rows = describe(adopted, images, adopted.protocol.scales)
+        rows = describe_adopted(adopted, images, adopted.protocol.scales)
         scaled = [
             torch.nn.functional.interpolate(
                 images - torch.tensor([0.485, 0.456, 0.406])[:, None, None],
@@ -310,8 +312,8 @@ def test_from_a_file_to_rows(toys, tmp_path):
     torch.save({"meta": meta, "state_dict": state}, tmp_path / "official.pth")
     images = pictures(64, 96, batch=1)
     with torch.inference_mode():
-        rows = describe(adopt(*load_checkpoint(tmp_path / "official.pth")), images)
-        torch.testing.assert_close(rows, describe(adopt(state, meta), images))
+        rows = describe_adopted(adopt(*load_checkpoint(tmp_path / "official.pth")), images)
+        torch.testing.assert_close(rows, describe_adopted(adopt(state, meta), images))
     assert rows.shape == (1, 9)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from spatial_retrieval.cli import main
 from spatial_retrieval.models import load_model
-from spatial_retrieval.models.checkpoints import adopt, describe
+from spatial_retrieval.models.checkpoints import adopt, describe_adopted
 from spatial_retrieval.models.official import adopt_file, official_model
 
 IMAGES = torch.rand(2, 3, 70, 84, generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,7 @@ def test_an_adopted_checkpoint_is_saved_and_loaded_like_any_model(toy, tmp_path)
     again = load_model(tmp_path, device="cpu")
     with torch.inference_mode():
         for scales in ((1.0,), tuple(adopted.protocol.scales)):
-            expected = describe(adopted, IMAGES, scales)
+            expected = describe_adopted(adopted, IMAGES, scales)
             torch.testing.assert_close(model(IMAGES, scales), expected, atol=1e-5, rtol=0)
             torch.testing.assert_close(again(IMAGES, scales), expected, atol=1e-5, rtol=0)
     assert again.fingerprint() == model.fingerprint()

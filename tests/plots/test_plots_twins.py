@@ -14,7 +14,7 @@ from spatial_retrieval.plots.twins import (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return twin_facades("test", 2, 3, size=96, root=tmp_path_factory.mktemp("twins"), workers=1)
+    return twin_facades("test", 2, 3, size=96, root=tmp_path_factory.mktemp("twins"))
 
 
 def test_the_contact_sheet_shows_drawing_photographs_and_outlines(data):

@@ -13,7 +13,7 @@ from spatial_retrieval.train import TrainConfig, train
 from spatial_retrieval.train.checkpoint import (
     CheckpointError,
     check_state,
-    load_checkpoint,
+    load_state,
     save_checkpoint,
 )
 from spatial_retrieval.train.data import TrainingData
@@ -27,7 +27,7 @@ def config(tmp_path):
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     state = {"model": {"w": torch.arange(3.0)}, "step": 7, "history": [{"loss": 0.5}]}
     save_checkpoint(tmp_path / "last.pt", state)
-    back = load_checkpoint(tmp_path / "last.pt")
+    back = load_state(tmp_path / "last.pt")
     assert torch.equal(back["model"]["w"], state["model"]["w"])
     assert back["step"] == 7 and back["history"] == state["history"]
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
@@ -43,19 +43,19 @@ def test_a_file_that_is_none_is_refused_and_runs_nothing(tmp_path, content, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "last.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"last\.pt: no readable checkpoint"):
-        load_checkpoint(tmp_path / "last.pt")
+        load_state(tmp_path / "last.pt")
     assert not (tmp_path / "evil").exists()
 
 
 def test_another_version_is_refused(tmp_path):
     torch.save({"version": 99}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="version 1, got 99"):
-        load_checkpoint(tmp_path / "last.pt")
+        load_state(tmp_path / "last.pt")
 
 
 def test_a_checkpoint_holds_all_that_going_on_needs(config):
     train(TinyHead(), toy_maps(), config)
-    state = load_checkpoint(Path(config.output, "last.pt"))
+    state = load_state(Path(config.output, "last.pt"))
     expected = {"model", "objective", "optimizer", "schedule", "scaler", "step", "random", "config"}
     assert expected <= set(state) and state["step"] == 4
 
@@ -124,7 +124,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(small_disk, config):
     with pytest.raises(OSError, match="cannot write the checkpoint"):
         train(model, toy_maps(), config, callback=fill)
     (small_disk / "other").unlink()
-    kept = load_checkpoint(small_disk / "last.pt")
+    kept = load_state(small_disk / "last.pt")
     assert kept["step"] in (1, 2)
 
 
@@ -133,7 +133,7 @@ def test_best_weights_of_another_step_are_refused(config):
     config = replace(config, validate_every=2)
     best = Path(config.output, "best.pt")
     step = train(TinyHead(), data, config).best_step
-    state = load_checkpoint(best)
+    state = load_state(best)
     save_checkpoint(best, {**state, "step": step + 1})
     with pytest.raises(CheckpointError, match=rf"of step {step}, got {step + 1}; train anew"):
         train(TinyHead(), data, config)

@@ -5,7 +5,7 @@ import torch
 from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.models import ModelConfig, build_model, fuse, load_model
 from spatial_retrieval.train.data import TensorSet
-from spatial_retrieval.train.heads import HeadsOnMaps, save_model
+from spatial_retrieval.train.heads import HeadsOnMaps, save_trained
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_the_backbone_is_no_part_of_the_heads_and_saved_only_when_trained(tmp_pa
     heads = heads_on((("convolutions", {"width": 4}),))
     assert not any("backbone" in name for name, _ in heads.named_parameters())
     model = heads.finish()
-    save_model(model, tmp_path / "whole")
-    save_model(model.requires_grad_(False), tmp_path / "heads")
+    save_trained(model, tmp_path / "whole")
+    save_trained(model.requires_grad_(False), tmp_path / "heads")
     sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("whole", "heads")]
     assert sizes[0] > 10 * sizes[1]
 

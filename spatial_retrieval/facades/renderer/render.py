@@ -13,7 +13,8 @@ from spatial_retrieval.facades.renderer.canvas import canvas_size, draw
 from spatial_retrieval.facades.renderer.design import KINDS, Design, design_pair
 from spatial_retrieval.facades.renderer.pen import Canvas
 from spatial_retrieval.facades.renderer.scene import View, photograph_house
-from spatial_retrieval.files import temporary_name, write_json
+from spatial_retrieval.files import write_json
+from spatial_retrieval.leftovers import temporary_name
 
 __all__ = ["SPLITS", "VERSION", "Job", "kind_of", "landmark_design", "render_landmark", "view_of"]
 

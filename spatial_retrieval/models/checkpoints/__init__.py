@@ -7,7 +7,7 @@ Example::
 
     state, meta = load_checkpoint("gl18-tl-resnet101-gem-w.pth")
     adopted = adopt(state, meta)
-    rows = describe(adopted, images, adopted.protocol.scales)
+    rows = describe_adopted(adopted, images, adopted.protocol.scales)
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ from spatial_retrieval.models.checkpoints import (
     solar,
     superglobal,
 )
-from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol, describe
+from spatial_retrieval.models.checkpoints.adopted import Adopted, Protocol, describe_adopted
 from spatial_retrieval.models.checkpoints.read import load_checkpoint
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
     "Adopted",
     "Protocol",
     "adopt",
-    "describe",
+    "describe_adopted",
     "load_checkpoint",
     "recognise",
 ]

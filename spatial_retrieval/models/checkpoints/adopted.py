@@ -1,6 +1,6 @@
 """What an official checkpoint becomes: modules, the protocol of its authors, a card.
 
-A descriptor is, with the parts of :class:`Adopted` (see :func:`describe`)::
+A descriptor is, with the parts of :class:`Adopted` (see :func:`describe_adopted`)::
 
     row    = unit(whitening(pooling(network((images − mean) / std))))      at each scale
     result = unit(final(unit(join of the scales' rows)))                    (B, D)
@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Adopted", "Protocol", "describe", "join", "rescale"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Adopted",
+    "Protocol",
+    "describe_adopted",
+    "join",
+    "rescale",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,7 +89,7 @@ class Adopted:
         return found
 
 
-def describe(adopted: Adopted, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
+def describe_adopted(adopted: Adopted, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
     """Describe images as the official code does.
 
     Args:
