@@ -16,7 +16,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("whiten", help="fit a model's whitening on own photographs")
     parser.add_argument("model", metavar="MODEL", help="name or folder of a model of one head")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
+    parser.add_argument(
+        "--pairs", type=Path, metavar="DIR", help="SfM-120k's matching pairs, instead of folders"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL2")
     parser.add_argument(
         "--labels",
@@ -33,20 +36,46 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    import numpy as np
-
     from spatial_retrieval.cli.retrieval import open_model
-    from spatial_retrieval.train.whiten import fit_whitening, pooled_rows
+
+    if bool(args.folders) == (args.pairs is not None):
+        raise CallError("expected folders of photographs, or --pairs DIR")
+    model = open_model(args.model)
+    fitted, count = _by_pairs(args, model) if args.pairs else _by_folders(args, model)
+    fitted.save_pretrained(args.output)
+    print(f"{count} photographs, {fitted.dim} numbers → {args.output}")
+
+
+def _by_folders(args: argparse.Namespace, model: Any) -> tuple[Any, int]:
+    from spatial_retrieval.train.whiten import fit_whitening
 
     paths, labels = _photographs(args)
-    model = open_model(args.model)
-    rows, failed = pooled_rows(model, paths, size=args.size, progress=sys.stderr.isatty())
-    report_set_aside({str(paths[i]): reason for i, reason in failed.items()})
-    kept = np.array([i not in failed for i in range(len(paths))])
+    rows, kept = _pooled(args, model, paths)
     labels = None if labels is None else labels[kept]
     fitted = fit_whitening(model, rows[kept], labels, dim=args.dim, shrink=args.shrink)
-    fitted.save_pretrained(args.output)
-    print(f"{kept.sum()} photographs, {fitted.dim} numbers → {args.output}")
+    return fitted, int(kept.sum())
+
+
+def _by_pairs(args: argparse.Namespace, model: Any) -> tuple[Any, int]:
+    from spatial_retrieval.datasets.landmarks import load_sfm120k_whitening
+    from spatial_retrieval.train.whiten import fit_pair_whitening
+
+    images = load_sfm120k_whitening(args.pairs)
+    rows, kept = _pooled(args, model, list(images.paths))
+    both = kept[images.query_ids] & kept[images.positive_ids]
+    pairs = images.query_ids[both], images.positive_ids[both]
+    return fit_pair_whitening(model, rows, pairs, dim=args.dim), int(kept.sum())
+
+
+def _pooled(args: argparse.Namespace, model: Any, paths: list[Path]) -> tuple[Any, Any]:
+    """Pooled rows (N, ΣD), and which of the photographs could be read (N,) bool."""
+    import numpy as np
+
+    from spatial_retrieval.train.whiten import pooled_rows
+
+    rows, failed = pooled_rows(model, paths, size=args.size, progress=sys.stderr.isatty())
+    report_set_aside({str(paths[i]): reason for i, reason in failed.items()})
+    return rows, np.array([i not in failed for i in range(len(paths))])
 
 
 def _photographs(args: argparse.Namespace) -> tuple[list[Path], Any]:

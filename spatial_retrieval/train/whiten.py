@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from spatial_retrieval.features.extraction import DEFAULT_SIZE, describe_readable
-from spatial_retrieval.layers.whitening import label_whitening
+from spatial_retrieval.layers.whitening import label_whitening, learn_whitening
 from spatial_retrieval.models import Head, RetrievalModel
 
-__all__ = ["balance", "fit_whitening", "pooled_rows"]
+__all__ = ["balance", "fit_pair_whitening", "fit_whitening", "pooled_rows"]
 
 
 class _Pooled:
@@ -92,11 +92,35 @@ def fit_whitening(
     Raises:
         ValueError: if the model has two heads, or there are too few rows.
     """
-    if model.base is not None:
-        raise ValueError("expected a model of one head, got one with a base; whiten its parts")
+    _check_one_head(model)
     known = None if labels is None else torch.from_numpy(np.asarray(labels))
     fitted = label_whitening(torch.from_numpy(rows), known, shrink=shrink)
     return model.with_whitening(fitted, min(dim, len(fitted.projection)))
+
+
+def fit_pair_whitening(
+    model: RetrievalModel, rows: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], *, dim: int
+) -> RetrievalModel:
+    """The same model with a whitening learned from matching pairs (Radenović et al. 2019).
+
+    Args:
+        model: of one head.
+        rows: (N, ΣD), see :func:`pooled_rows`.
+        pairs: (P,) rows of the queries, (P,) rows that show the same.
+        dim: length of the descriptor.
+
+    Raises:
+        ValueError: if the model has two heads, or the pairs' differences span too little.
+    """
+    _check_one_head(model)
+    queries, positives = (torch.from_numpy(np.asarray(ids)) for ids in pairs)
+    fitted = learn_whitening(torch.from_numpy(rows), queries, positives)
+    return model.with_whitening(fitted, min(dim, len(fitted.projection)))
+
+
+def _check_one_head(model: RetrievalModel) -> None:
+    if model.base is not None:
+        raise ValueError("expected a model of one head, got one with a base; whiten its parts")
 
 
 def _lengths(model: RetrievalModel) -> list[int]:

@@ -1,12 +1,14 @@
 """Models by name from the command line, offline."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
+from pictures import draw
 
 from spatial_retrieval.cli import main
-from spatial_retrieval.models import load_model
+from spatial_retrieval.models import ModelConfig, build_model, load_model
 
 
 @pytest.mark.parametrize("name", ["timm:resnet10t", "timm:vit_tiny_patch16_224@head"])
@@ -40,3 +42,22 @@ def test_a_whitening_is_learned_on_ones_own_photographs(photographs, tmp_path, l
     rows = np.load(tmp_path / "x.npz")["descriptors"]
     assert rows.shape == (6, 4)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_a_whitening_is_learned_from_sfm120k_pairs(tmp_path, capsys):
+    cids = [f"{i:032x}" for i in range(40)]
+    for i, cid in enumerate(cids):
+        path = tmp_path / "ims" / cid[-2:] / cid[-4:-2] / cid[-6:-4] / cid
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(i).save(path, "JPEG")
+    part = {"cids": cids, "qidxs": [*range(0, 40, 2)], "pidxs": [*range(1, 40, 2)]}
+    (tmp_path / "retrieval-SfM-120k-whiten.pkl").write_bytes(pickle.dumps(part, 2))
+    build_model(ModelConfig(layer="stage1")).save_pretrained(tmp_path / "small")
+    out = tmp_path / "mine"
+    call = ["whiten", str(tmp_path / "small"), "-o", str(out), "--dim", "5"]
+    assert main([*call, "--pairs", str(tmp_path)]) == 0
+    assert "40 photographs, 5 numbers" in capsys.readouterr().out
+    assert load_model(out, device="cpu").dim == 5
+    assert main(call) == 2
+    both = [*call[:2], str(tmp_path), *call[2:], "--pairs", str(tmp_path)]
+    assert main(both) == 2
