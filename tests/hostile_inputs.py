@@ -121,16 +121,24 @@ def _images(_: str) -> list[bytes]:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     extras = {"exif": _exif(), "icc_profile": profile.replace(b"rXYZ", b"gXYZ", 1)}
     wanted = [
-        ("JPEG", picture, {}), ("JPEG", picture, {"progressive": True, **extras}),
-        ("JPEG", picture.convert("CMYK"), {}), ("JPEG", picture.convert("L"), {"exif": _exif()}),
-        ("PNG", picture, extras), ("PNG", picture.convert("P"), {"transparency": 3}),
-        ("PNG", picture.convert("I;16"), {}), ("PNG", picture.convert("RGBA"), {}),
-        ("WEBP", picture, extras), ("WEBP", picture.convert("RGBA"), {"lossless": True}),
+        ("JPEG", picture, {}),
+        ("JPEG", picture, {"progressive": True, **extras}),
+        ("JPEG", picture.convert("CMYK"), {}),
+        ("JPEG", picture.convert("L"), {"exif": _exif()}),
+        ("PNG", picture, extras),
+        ("PNG", picture.convert("P"), {"transparency": 3}),
+        ("PNG", picture.convert("I;16"), {}),
+        ("PNG", picture.convert("RGBA"), {}),
+        ("WEBP", picture, extras),
+        ("WEBP", picture.convert("RGBA"), {"lossless": True}),
         ("GIF", picture, {"save_all": True, "append_images": [picture.rotate(9)]}),
-        ("BMP", picture, {}), ("TIFF", picture, extras), ("AVIF", picture, {"exif": _exif()}),
-        ("TIFF", picture, {"compression": "tiff_lzw"}), ("TIFF", picture, {"compression": "jpeg"}),
+        ("BMP", picture, {}),
+        ("TIFF", picture, extras),
+        ("AVIF", picture, {"exif": _exif()}),
+        ("TIFF", picture, {"compression": "tiff_lzw"}),
+        ("TIFF", picture, {"compression": "jpeg"}),
         ("HEIF", picture, {"exif": _exif()}),
-    ]  # fmt: skip
+    ]
     try:
         import pillow_heif
 
@@ -165,9 +173,10 @@ def _read_exif(path: Path) -> None:
 
 
 _TRUTH = {
-    "imlist": ["a", "b", "c"], "qimlist": ["q", "r"],
+    "imlist": ["a", "b", "c"],
+    "qimlist": ["q", "r"],
     "gnd": [{"bbx": [0.0, 1.0, 9.5, 9.0], "easy": [0], "hard": [1], "junk": [2]}] * 2,
-}  # fmt: skip
+}
 
 
 @cache
@@ -333,8 +342,10 @@ def _truth_json(mark: str) -> list[bytes]:
 
 
 def _labels(mark: str) -> list[bytes]:
-    shapes = [{"points": [[0, 0], [5, 0], [5, 5]]},
-              {"points": [[0, 0], [5, 5]], "shape_type": "rectangle"}]  # fmt: skip
+    shapes = [
+        {"points": [[0, 0], [5, 0], [5, 5]]},
+        {"points": [[0, 0], [5, 5]], "shape_type": "rectangle"},
+    ]
     return [json.dumps({"shapes": shapes}).encode()]
 
 

@@ -142,9 +142,15 @@ def pycls(name):
         return f"stem.{'conv' if first == '0' else 'bn'}.{rest}"
     block, layer = rest.split(".", 1)
     for old, new in (
-        ("conv1", "f.a"), ("conv2", "f.b"), ("conv3", "f.c"), ("bn1", "f.a_bn"), ("bn2", "f.b_bn"),
-        ("bn3", "f.c_bn"), ("downsample.0", "proj"), ("downsample.1", "bn"),
-    ):  # fmt: skip
+        ("conv1", "f.a"),
+        ("conv2", "f.b"),
+        ("conv3", "f.c"),
+        ("bn1", "f.a_bn"),
+        ("bn2", "f.b_bn"),
+        ("bn3", "f.c_bn"),
+        ("downsample.0", "proj"),
+        ("downsample.1", "bn"),
+    ):
         if layer.startswith(old):
             return f"s{int(first) - 3}.b{int(block) + 1}.{new}{layer.removeprefix(old)}"
     raise AssertionError(name)
@@ -207,16 +213,25 @@ def transformer(prefix, channels=64, depth=2, side=4):
     """Names and weights of a small DINOv2."""
     generator = torch.Generator().manual_seed(7)
     shapes = {
-        "cls_token": (1, 1, channels), "pos_embed": (1, 1 + side**2, channels),
-        "mask_token": (1, channels), "patch_embed.proj.weight": (channels, 3, 14, 14),
-        "patch_embed.proj.bias": (channels,), "norm.weight": (channels,), "norm.bias": (channels,),
-    }  # fmt: skip
+        "cls_token": (1, 1, channels),
+        "pos_embed": (1, 1 + side**2, channels),
+        "mask_token": (1, channels),
+        "patch_embed.proj.weight": (channels, 3, 14, 14),
+        "patch_embed.proj.bias": (channels,),
+        "norm.weight": (channels,),
+        "norm.bias": (channels,),
+    }
     for i in range(depth):
         for name, shape in {
-            "norm1": (channels,), "attn.qkv": (3 * channels, channels), "ls1": (channels,),
-            "attn.proj": (channels, channels), "norm2": (channels,), "ls2": (channels,),
-            "mlp.fc1": (4 * channels, channels), "mlp.fc2": (channels, 4 * channels),
-        }.items():  # fmt: skip
+            "norm1": (channels,),
+            "attn.qkv": (3 * channels, channels),
+            "ls1": (channels,),
+            "attn.proj": (channels, channels),
+            "norm2": (channels,),
+            "ls2": (channels,),
+            "mlp.fc1": (4 * channels, channels),
+            "mlp.fc2": (channels, 4 * channels),
+        }.items():
             if name.startswith("ls"):
                 shapes[f"blocks.{i}.{name}.gamma"] = shape
             else:
@@ -239,10 +254,15 @@ def run_transformer(w, images):
     positions = w["pos_embed"][:, 1:]
     side = math.isqrt(positions.shape[1])
     if (side, side) != (height, width):
-        positions = nn.functional.interpolate(
-            positions.reshape(1, side, side, channels).permute(0, 3, 1, 2), mode="bicubic",
-            scale_factor=((height + 0.1) / side, (width + 0.1) / side),
-        ).permute(0, 2, 3, 1).reshape(1, -1, channels)  # fmt: skip
+        positions = (
+            nn.functional.interpolate(
+                positions.reshape(1, side, side, channels).permute(0, 3, 1, 2),
+                mode="bicubic",
+                scale_factor=((height + 0.1) / side, (width + 0.1) / side),
+            )
+            .permute(0, 2, 3, 1)
+            .reshape(1, -1, channels)
+        )
     first = (w["cls_token"] + w["pos_embed"][:, :1]).repeat(len(x), 1, 1)
     x = torch.cat([first, x.flatten(2).transpose(1, 2) + positions], dim=1)
     norm = lambda x, n: nn.functional.layer_norm(  # noqa: E731

@@ -74,9 +74,14 @@ def test_text_and_private_chunks_are_not_read():
 
 
 @pytest.mark.parametrize("missing", [2, 12, 40])
-@pytest.mark.parametrize(("kind", "options"), [
-    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+    ],
+)
 def test_a_file_without_its_end_is_shown_as_other_viewers_do(kind, options, missing):
     noise = np.random.default_rng(0).integers(0, 255, (200, 160, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind, **options)

@@ -17,8 +17,10 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path, encoding):
     call = ["data", "make", "twins", "--landmarks", "1", "--views", "1", "--size", "64"]
     done = subprocess.run(
         [sys.executable, "-m", "spatial_retrieval", *call, "--root", str(tmp_path / ODD)],
-        capture_output=True, env=environment, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "photographs" in done.stdout.decode(encoding)
 

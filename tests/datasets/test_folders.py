@@ -35,13 +35,27 @@ def test_other_formats_are_counted_and_named(tmp_path, monkeypatch):
 
 
 def test_system_and_hidden_things_are_left_out_and_said(tmp_path):
-    make(tmp_path, "a.jpg", "._a.jpg", "@eaDir/a.jpg", "#recycle/b.jpg", "$RECYCLE.BIN/c.jpg",
-         ".thumbnails/d.jpg", ".hidden/e.jpg", "x/@eaDir/f.jpg")  # fmt: skip
+    make(
+        tmp_path,
+        "a.jpg",
+        "._a.jpg",
+        "@eaDir/a.jpg",
+        "#recycle/b.jpg",
+        "$RECYCLE.BIN/c.jpg",
+        ".thumbnails/d.jpg",
+        ".hidden/e.jpg",
+        "x/@eaDir/f.jpg",
+    )
     scan = scan_folder(tmp_path)
     assert scan.names == ("a.jpg",)
     assert scan.system == {
-        "._*": 1, "@eaDir": 2, "#recycle": 1, "$RECYCLE.BIN": 1, ".thumbnails": 1, ".*": 1,
-    }  # fmt: skip
+        "._*": 1,
+        "@eaDir": 2,
+        "#recycle": 1,
+        "$RECYCLE.BIN": 1,
+        ".thumbnails": 1,
+        ".*": 1,
+    }
     assert "@eaDir (2)" in " ".join(scan.notes())
 
 

@@ -63,9 +63,17 @@ def hostile_paths(visitor, service):
     link.symlink_to(secret)
     inside = f"{service.workspace.uploads}/../secret.jpg"
     return [
-        "/etc/passwd", "/dev/zero", "/proc/self/environ", str(secret), str(link), inside, theirs,
-        "http://127.0.0.1:1/a.jpg", "file:///etc/passwd", str(service.workspace.uploads),
-    ]  # fmt: skip
+        "/etc/passwd",
+        "/dev/zero",
+        "/proc/self/environ",
+        str(secret),
+        str(link),
+        inside,
+        theirs,
+        "http://127.0.0.1:1/a.jpg",
+        "file:///etc/passwd",
+        str(service.workspace.uploads),
+    ]
 
 
 def test_no_function_takes_a_path_that_is_no_upload_of_this_visitor(site, visitor):
@@ -150,10 +158,22 @@ def test_there_is_no_way_round_the_queue(visitor):
 
 
 @pytest.mark.parametrize(
-    "path", ["/monitoring", "/monitoring/summary", f"{API}/deep_link", f"{API}/proxy=http://a.b/",
-             f"{API}/file=http://a.b/c.jpg", f"{API}/stream/a/b/c/playlist.m3u8", f"{API}/runs",
-             f"{API}/dev/reload", f"{API}/vibe-code", "/docs", "/openapi.json", "/gradio"],
-)  # fmt: skip
+    "path",
+    [
+        "/monitoring",
+        "/monitoring/summary",
+        f"{API}/deep_link",
+        f"{API}/proxy=http://a.b/",
+        f"{API}/file=http://a.b/c.jpg",
+        f"{API}/stream/a/b/c/playlist.m3u8",
+        f"{API}/runs",
+        f"{API}/dev/reload",
+        f"{API}/vibe-code",
+        "/docs",
+        "/openapi.json",
+        "/gradio",
+    ],
+)
 def test_what_the_page_does_not_use_is_not_there(visitor, path):
     assert visitor.get(path).status_code in (403, 404)
 
@@ -164,10 +184,20 @@ def test_nothing_else_can_be_sent(visitor, path):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b"[" * 100_000, b'{"fn_index": 10000, "data": []}',
-             b'{"fn_index": "0"}', b'{"session_hash": 7}', b'{"fn_index": true, "data": []}',
-             b'{"data": 1, "fn_index": 0, "session_hash": "a"}', b"\xff\xfe"],
-)  # fmt: skip
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"[" * 100_000,
+        b'{"fn_index": 10000, "data": []}',
+        b'{"fn_index": "0"}',
+        b'{"session_hash": 7}',
+        b'{"fn_index": true, "data": []}',
+        b'{"data": 1, "fn_index": 0, "session_hash": "a"}',
+        b"\xff\xfe",
+    ],
+)
 def test_malformed_calls_are_refused(visitor, body):
     for way in ("queue/join", "run/predict", "call/search", "call/v2/search", "cancel"):
         headers = {"Content-Type": "application/json"}
@@ -391,12 +421,20 @@ def test_sigterm_ends_it_like_ctrl_c_and_a_damaged_photograph_does_not_prevent_t
 ):
     (folder / "view 0.jpg").write_bytes(b"damaged")
     command = [sys.executable, "app.py", "--gallery", str(folder)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "GRADIO_SERVER_PORT": "0",
-                   "SPATIAL_RETRIEVAL_CACHE": str(tmp_path / "cache")}  # fmt: skip
+    environment = {
+        **os.environ,
+        "TMPDIR": str(tmp_path),
+        "GRADIO_SERVER_PORT": "0",
+        "SPATIAL_RETRIEVAL_CACHE": str(tmp_path / "cache"),
+    }
     app = subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        command,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     line = app.stdout.readline()
     assert "Running on local URL" in line
     with Visitor(line.split()[-1]) as visitor:

@@ -82,8 +82,13 @@ def test_a_row_that_is_no_number_is_an_error_not_a_gap():
 def test_equal_scores_come_in_database_order():
     same = np.repeat(rows(1), 6, axis=0)
     assert DescriptorIndex.build(same, list("abcdef")).search(rows(1), 6).ids[0].tolist() == [
-        0, 1, 2, 3, 4, 5,
-    ]  # fmt: skip
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_vectors_gives_the_rows_back():

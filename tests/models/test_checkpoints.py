@@ -279,10 +279,13 @@ def test_a_learned_whitening_acts_on_the_joined_row(toys):
         scaled = [
             torch.nn.functional.interpolate(
                 images - torch.tensor([0.485, 0.456, 0.406])[:, None, None],
-                scale_factor=s, mode="bilinear", align_corners=False,
-            ) + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+                scale_factor=s,
+                mode="bilinear",
+                align_corners=False,
+            )
+            + torch.tensor([0.485, 0.456, 0.406])[:, None, None]
             for s in (1, 2**-0.5, 0.5)
-        ]  # fmt: skip
+        ]
         joined = sum(oracle(x).double() ** 2.7 for x in scaled) / 3
     joined = normalize(joined ** (1 / 2.7)).numpy()
     expected = (joined - many["ms"]["m"].T) @ many["ms"]["P"].T

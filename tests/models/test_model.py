@@ -329,15 +329,21 @@ def test_a_copy_remembers_what_it_was_built_with():
 
 def test_a_model_saved_before_format_2_still_loads(tmp_path, images):
     config = {
-        "layer": "stage2", "context": [["smoothing", {"kernel_size": 3}]], "dim": 8, "weight": 0.3,
+        "layer": "stage2",
+        "context": [["smoothing", {"kernel_size": 3}]],
+        "dim": 8,
+        "weight": 0.3,
         "beside": {"layer": "stage3", "dim": 6},
-    }  # fmt: skip
+    }
     model = load_config(config)
     weights = {
-        name.replace("head.branches.0.", "").replace("base.branches.0.", "plain.")
-        .replace("head.whitening", "whitening").replace("base.whitening", "plain.whitening"): value
-        for name, value in model.state_dict().items() if not name.startswith("backbone.")
-    }  # fmt: skip
+        name.replace("head.branches.0.", "")
+        .replace("base.branches.0.", "plain.")
+        .replace("head.whitening", "whitening")
+        .replace("base.whitening", "plain.whitening"): value
+        for name, value in model.state_dict().items()
+        if not name.startswith("backbone.")
+    }
     assert {"plain.pooling.p", "context.smoothing.head.bias", "whitening.bias"} <= set(weights)
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file(weights, tmp_path / "model.safetensors")
