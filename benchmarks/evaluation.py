@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py [--images 1000000]
 
 The ground truth is ROxford's in size: 70 queries, 4993 images of which some are easy, hard or junk;
-the rest of the database are distractors. The loop beside it walks down each list once.
+the rest of the database are distractors. The loop next to it walks down each list once.
 """
 
 import argparse

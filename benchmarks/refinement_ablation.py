@@ -7,7 +7,7 @@
     python benchmarks/refinement_ablation.py export refine DIR  a trained row as a model to load
 
 The backbone stays frozen: every row learns from the same cached maps (stage 5 of the embedded
-network beside the folded stage 4, 768 channels), in the same batches, for the same steps, into 256
+network next to the folded stage 4, 768 channels), in the same batches, for the same steps, into 256
 dimensions, and is scored on Twin Façades' test landmarks, which share no design with training.
 `maps` takes about 0.3 s a photograph on one core, `train` a minute for 200 steps.
 """

@@ -4,7 +4,7 @@
 
 Vectors are drawn from a mixture, one direction for each 20 of them, so that neighbours exist;
 queries are rows moved by 0.3, other than those with which parameters were chosen. Plain FAISS does
-the same beside it. Memory is the peak of the resident set above what the process had before, in a
+the same next to it. Memory is the peak of the resident set above what the process had before, in a
 process of its own for each measurement; pages of the memory map count although the system may take
 them back at any time.
 """

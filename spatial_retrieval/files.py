@@ -1,6 +1,6 @@
 """Writes that are whole or not there, reads that end, names that can be shown.
 
-A write goes to a temporary file beside its target, is synced, and takes the target's place. The
+A write goes to a temporary file next to its target, is synced, and takes the target's place. The
 temporary's name says which process writes it, so that what a killed process left behind can be told
 from what a living one is writing: :func:`remove_leftovers`.
 """

@@ -23,7 +23,7 @@ _OLD = 7 * 24 * 3600  # seconds after which a writer on another machine counts a
 
 
 def temporary_name(target: str) -> str:
-    """A new name for a temporary file beside ``target``, at most 255 bytes long."""
+    """A new name for a temporary file next to ``target``, at most 255 bytes long."""
     start = os.fsencode(target)[:120].decode("ascii", "ignore")
     process = os.getpid()
     marks = f"{_machine()}-{process}-{_start_time(process)}-{secrets.token_hex(4)}"

@@ -1,7 +1,7 @@
 """Getting the data sets: mirrors, checksums, resuming, unpacking.
 
 Every file has a list of addresses that are tried in turn. Its sha256 is checked where it is known.
-Where nobody publishes one, the sum of the first download is written to ``checksums.json`` beside
+Where nobody publishes one, the sum of the first download is written to ``checksums.json`` next to
 the data, and later downloads must agree with it ("trust on first use": this notices a change, it
 cannot notice that the first download was already wrong).
 
@@ -61,7 +61,7 @@ def download(
         fetch(remote, folder, say=say)
     for remote in DATASETS[name]:
         if remote.file.endswith(".rar"):
-            say(f"unpack it with your own tool, beside it: {folder / remote.file}")
+            say(f"unpack it with your own tool, next to it: {folder / remote.file}")
     return folder
 
 

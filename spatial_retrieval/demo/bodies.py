@@ -19,7 +19,7 @@ class RefusedError(Exception):
     """A request that is not passed on.
 
     Attributes:
-        status: of the answer.
+        status: of the reply.
         unread: its body is left unread, and the connection closed.
     """
 

@@ -73,21 +73,21 @@ class Guard:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
+        """Pass a request on, or reply to it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
             return
-        answer = with_headers(send)
+        reply = with_headers(send)
         try:
             visitor = (scope.get("client") or ("", 0))[0]
             with visiting(visitor):
-                await self._pass(scope, receive, answer, visitor)
+                await self._pass(scope, receive, reply, visitor)
         except RefusedError as error:
             headers = {"Connection": "close"} if error.unread else None
             content = {"detail": str(error), "error": str(error)}
-            await JSONResponse(content, error.status, headers)(scope, receive, answer)
+            await JSONResponse(content, error.status, headers)(scope, receive, reply)
 
     def sweep(self) -> None:
         """Forget pages that nobody uses any more."""
@@ -182,7 +182,7 @@ class Guard:
             queue.event_ids_to_events.pop(event, None)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Gradio has answered a fault by now; it belongs into the log, not into the server's."""
+        """Gradio has served a fault by now; it belongs into the log, not into the server's."""
         try:
             await self._app(scope, receive, send)
         except Exception:

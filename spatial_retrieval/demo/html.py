@@ -68,7 +68,7 @@ def canvas(
     points: Sequence[tuple[float, float, bool]] = (),
     box: Sequence[float] | None = None,
 ) -> str:
-    """A query to click and drag on; the script beside it draws the marks.
+    """A query to click and drag on; the script next to it draws the marks.
 
     Args:
         jpeg: the picture as shown.

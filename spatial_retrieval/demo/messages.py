@@ -1,4 +1,4 @@
-"""Requests and answers on their way through the guard."""
+"""Requests and replies on their way through the guard."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ HEADERS = {
 
 
 class UploadMessages:
-    """One upload: no longer than declared, not too slow, and its answer kept until it is noted."""
+    """One upload: no longer than declared, not too slow, and its reply kept until it is noted."""
 
     def __init__(self, receive: Receive, send: Send, length: int) -> None:
         self.late = False
@@ -56,7 +56,7 @@ class UploadMessages:
         return message
 
     async def send(self, message: Message) -> None:
-        """Keep a part of the answer."""
+        """Keep a part of the reply."""
         self._answer.append(message)
 
     def paths(self) -> list[str]:
@@ -66,7 +66,7 @@ class UploadMessages:
         return json.loads(b"".join(m.get("body", b"") for m in self._answer[1:]))
 
     async def finish(self) -> None:
-        """Send the answer.
+        """Send the reply.
 
         Raises:
             RefusedError: if there was nothing that could be read.
@@ -88,7 +88,7 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def with_headers(send: Send) -> Send:
-    """Add :data:`HEADERS` to an answer."""
+    """Add :data:`HEADERS` to a reply."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The page: one query beside several views of its hits. It draws; the service computes."""
+"""The page: one query next to several views of its hits. It draws; the service computes."""
 
 import os
 from html import escape

@@ -208,7 +208,7 @@ class Service:
             )
 
     def look_ahead(self, results: Results) -> None:
-        """Make the hits' maps in the background: the first click is answered sooner then."""
+        """Make the hits' maps in the background: the first click is served sooner then."""
         self.localizer.prefetch(results, self.gallery_of(results.gallery))
 
     def bundle(self, results: Results, *, side: int = 640, **asked: Any) -> bytes:

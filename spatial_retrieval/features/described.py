@@ -40,7 +40,7 @@ class DescribedFiles:
 
     Args:
         folder: of the shards.
-        settings: what descriptors depend on beside the files (model, size, scales, decoding).
+        settings: what descriptors depend on next to the files (model, size, scales, decoding).
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: Any) -> None:

@@ -135,7 +135,7 @@ class ShardStore:
 
     Args:
         folder: shared by any number of settings.
-        settings: JSON-able; what the arrays depend on beside their key.
+        settings: JSON-able; what the arrays depend on next to their key.
 
     Example:
         >>> store = ShardStore("/tmp/maps", {"layer": "stage5"})

@@ -125,7 +125,7 @@ def build_approximate(
 
 
 def save_approximate(approximate: Approximate, folder: str | os.PathLike[str]) -> None:
-    """Keep it beside an index, in place of the one that was there."""
+    """Keep it next to an index, in place of the one that was there."""
     faiss, folder = _faiss(), Path(folder)
     data = faiss.serialize_index(approximate.faiss)
     digest = hashlib.sha256(data.data).hexdigest()

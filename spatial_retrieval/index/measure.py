@@ -89,7 +89,7 @@ def choose(rows: Rows) -> Approximate | None:
 
 
 def set_engine(folder: str | os.PathLike[str], kind: str) -> None:
-    """Choose how an index on disk is searched, and keep what that needs beside it.
+    """Choose how an index on disk is searched, and keep what that needs next to it.
 
     Args:
         folder: of the index.

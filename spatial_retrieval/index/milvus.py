@@ -103,7 +103,7 @@ def open_milvus(address: str) -> MilvusIndex:
     """Connect to a collection.
 
     Raises:
-        ValueError: if the address is wrong, or nothing answers there.
+        ValueError: if the address is wrong, or nothing replies there.
         ImportError: if pymilvus isn't installed.
     """
     client, collection = _connect(address)
@@ -170,4 +170,4 @@ def _connect(address: str) -> tuple[Any, str]:
     try:
         return MilvusClient(f"http://{parts.netloc}" if parts.netloc else place), collection
     except MilvusException as error:
-        raise ValueError(f"{address}: nothing answers there ({error})") from error
+        raise ValueError(f"{address}: nothing replies there ({error})") from error

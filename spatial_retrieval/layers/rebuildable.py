@@ -7,7 +7,7 @@ __all__ = ["Rebuildable"]
 
 
 class Rebuildable:
-    """Base class beside ``nn.Module``: keeps the constructor's arguments in ``arguments``.
+    """Base class next to ``nn.Module``: keeps the constructor's arguments in ``arguments``.
 
     ``type(module)(**module.arguments)`` is a module of the same shape. Arguments have to be plain
     values (numbers, strings, lists of them) or modules that can be rebuilt themselves.

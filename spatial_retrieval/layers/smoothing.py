@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from spatial_retrieval.layers.rebuildable import Rebuildable
 from spatial_retrieval.layers.smoothing_checks import (
-    check_beside,
     check_kernel,
     check_map,
+    check_same_grid,
     check_size,
 )
 from spatial_retrieval.layers.smoothing_kernels import aggregate, inside, squared_distances
@@ -143,7 +143,7 @@ def smooth_by(
 
     Returns and raises as :func:`smooth`.
     """
-    check_beside(x, kernel.f)
+    check_same_grid(x, kernel.f)
     if burstiness < 0 or not eps > 0:
         raise ValueError(f"expected burstiness >= 0 and eps > 0, got {burstiness} and {eps}")
     size = {"kernel_size": kernel.kernel_size, "dilation": kernel.dilation}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["check_beside", "check_kernel", "check_map", "check_size"]
+__all__ = ["check_same_grid", "check_kernel", "check_map", "check_size"]
 
 
 def check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: int) -> None:
@@ -14,7 +14,7 @@ def check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: in
     for name, t in (("a", a), ("c", c)):
         if tuple(t.shape) != expected:
             raise ValueError(
-                f"expected {name} (B, 1, H, W) = {expected} beside f {tuple(f.shape)}, "
+                f"expected {name} (B, 1, H, W) = {expected} next to f {tuple(f.shape)}, "
                 f"got {tuple(t.shape)}"
             )
         check_map(name, t)
@@ -25,12 +25,12 @@ def check_kernel(f: Tensor, a: Tensor, c: Tensor, kernel_size: int, dilation: in
         raise ValueError(f"expected c in [0, 1] (a sigmoid gives that), got {found}")
 
 
-def check_beside(x: Tensor, f: Tensor) -> None:
+def check_same_grid(x: Tensor, f: Tensor) -> None:
     """Refuse kernel features f that do not lie on the grid of the map x."""
     check_map("x", x)
     if x.shape[:1] + x.shape[2:] != f.shape[:1] + f.shape[2:]:
         raise ValueError(
-            f"expected f of x's batch and grid, (B, d, H, W) beside x {tuple(x.shape)}, "
+            f"expected f of x's batch and grid, (B, d, H, W) next to x {tuple(x.shape)}, "
             f"got f {tuple(f.shape)}"
         )
 

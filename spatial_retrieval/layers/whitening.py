@@ -81,7 +81,7 @@ def learn_whitening(x: Tensor, query_ids: Tensor, positive_ids: Tensor) -> White
     Args:
         x: (N, D) descriptors.
         query_ids: (P,) rows of the queries.
-        positive_ids: (P,) rows that show the same as the query beside it.
+        positive_ids: (P,) rows that show the same as the query next to it.
 
     Raises:
         ValueError: if the shapes don't fit, or the differences span fewer than D dimensions.

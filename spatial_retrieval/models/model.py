@@ -36,7 +36,7 @@ class RetrievalModel(nn.Module):
         multiscale: how descriptors of several scales become one; None: :class:`MeanOfScales`.
 
     Attributes:
-        card: what is known of it, as ``card.json`` beside the weights says; empty for most.
+        card: what is known of it, as ``card.json`` next to the weights says; empty for most.
         owns_backbone: whether the backbone's weights are its own, and so are saved with it.
     """
 

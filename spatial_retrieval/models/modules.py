@@ -1,4 +1,4 @@
-"""Modules as JSON and back: each names its class by import path, beside its arguments.
+"""Modules as JSON and back: each names its class by import path, next to its arguments.
 
 A folder from elsewhere may name only classes of trusted packages, and only ``nn.Module`` classes
 that are defined there; nothing else is imported, let alone called.

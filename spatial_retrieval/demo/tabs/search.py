@@ -1,4 +1,4 @@
-"""Search: ranked hits, a second model beside the first, and one hit against the query."""
+"""Search: ranked hits, a second model next to the first, and one hit against the query."""
 
 import json
 from collections.abc import Callable

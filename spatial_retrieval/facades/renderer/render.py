@@ -20,7 +20,7 @@ __all__ = ["SPLITS", "VERSION", "Job", "kind_of", "landmark_design", "render_lan
 
 VERSION = 1  # of the look; another look is another cache
 SPLITS = ("train", "val", "test")
-_NEIGHBOURS = 32  # designs that stand beside landmarks and are none
+_NEIGHBOURS = 32  # designs that stand next to landmarks and are none
 _VIEW, _NEIGHBOUR = 1, 2  # what a seed is for
 
 

@@ -42,7 +42,7 @@ __all__ = [
 
 PROJECTS = (megaloc, salad, solar, superglobal, cvnet, eigenplaces, cosplace, cirtorch)
 
-# all that ``--as`` may say; beside each project's own kind, its variants
+# all that ``--as`` may say; next to each project's own kind, its variants
 KINDS: Mapping[str, Callable[..., Adopted]] = {
     **{project.KIND: project.adopt for project in PROJECTS},
     "cirtorch-single": partial(cirtorch.adopt, learned="ss"),

@@ -35,7 +35,7 @@ CARD = {
     "Applications, CVPR 2022, arXiv 2204.02287",
     "repository": "https://github.com/gmberton/CosPlace",
     "code_licence": "MIT",
-    "weights_licence": "none stated beside the code's MIT",
+    "weights_licence": "none stated next to the code's MIT",
     "training_data": "San Francisco XL",
     "published": {"recall at 25 m": "see the paper's tables; not copied here"},
 }

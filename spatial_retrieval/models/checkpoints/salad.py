@@ -43,7 +43,7 @@ CARD = {
     "CVPR 2024, arXiv 2311.15937",
     "repository": "https://github.com/serizba/salad",
     "code_licence": "GPL-3.0 (from memory, unverified)",
-    "weights_licence": "none stated beside the code's",
+    "weights_licence": "none stated next to the code's",
     "training_data": "GSV-Cities",
     "published": {"recall at 25 m": "see the paper's tables; not copied here"},
 }
