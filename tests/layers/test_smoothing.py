@@ -186,13 +186,13 @@ def _broken(**changes: Tensor) -> list[Tensor]:
         ({"x": torch.zeros(2, 4, 4, 6)}, "x (2, 4, 4, 6), got f (2, 3, 4, 5)"),
         ({"f": torch.zeros(2, 4, 5)}, "got f (2, 4, 5)"),
         ({"f": torch.full((2, 3, 4, 5), torch.nan)}, "expected finite values in f, got NaN"),
-        ({"a": torch.zeros(2, 2, 4, 5)}, "expected a (B, 1, H, W) = (2, 1, 4, 5) beside f"),
+        ({"a": torch.zeros(2, 2, 4, 5)}, "expected a (B, 1, H, W) = (2, 1, 4, 5) next to f"),
         ({"a": torch.full((2, 1, 4, 5), torch.inf)}, "expected finite values in a, got NaN or inf"),
         (
             {"a": torch.full((2, 1, 4, 5), -1.0)},
             "expected a >= 0 (a softplus gives that), got -1.0",
         ),
-        ({"c": torch.zeros(1, 1, 4, 5)}, "expected c (B, 1, H, W) = (2, 1, 4, 5) beside f"),
+        ({"c": torch.zeros(1, 1, 4, 5)}, "expected c (B, 1, H, W) = (2, 1, 4, 5) next to f"),
         ({"c": torch.full((2, 1, 4, 5), torch.nan)}, "expected finite values in c, got NaN"),
         (
             {"c": torch.full((2, 1, 4, 5), 2.0)},
