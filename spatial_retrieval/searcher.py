@@ -118,7 +118,8 @@ class Searcher:
         tensor = load_tensor(image, size=self.size, box=box)
         start = _lap(times, "decode", start)
         with torch.inference_mode():
-            rows = self.model(tensor[None].to(self.model.device), self.scales).float().cpu()
+            images = tensor[None].to(self.model.device, self.model.dtype)
+            rows = self.model(images, self.scales).float().cpu()
         _lap(times, "describe", start)
         return rows.numpy()
 

@@ -1,3 +1,4 @@
+import copy
 import logging
 import shutil
 from dataclasses import replace
@@ -7,7 +8,14 @@ import pytest
 from pictures import draw
 from reranking_toys import TURN, textured, warped
 
-from spatial_retrieval import IndexOptions, index_folder, open_index
+from spatial_retrieval import (
+    DescriptorIndex,
+    IndexOptions,
+    Searcher,
+    describe,
+    index_folder,
+    open_index,
+)
 from spatial_retrieval.models import RetrievalModel
 from spatial_retrieval.ranking import Ranking
 from spatial_retrieval.rerank import BASIC_NAMES, local_features
@@ -174,3 +182,12 @@ def test_weights_are_not_hashed_again_for_each_query(searcher, monkeypatch):
     assert hashed == []
     (cached,) = {key[0] for key in searcher.features._kept}
     assert cached == f"cells-{fingerprint(searcher.model)}"
+
+
+def test_a_half_precision_model_searches(tmp_path, gem_model):
+    half = copy.deepcopy(gem_model).bfloat16()
+    for seed in range(3):
+        textured(seed).save(tmp_path / f"{seed}.png")
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    index = DescriptorIndex.build(describe(half, paths, size=128), [p.name for p in paths])
+    assert Searcher(index, half, 128).search(paths[2], k=1).names == ("2.png",)

@@ -107,7 +107,7 @@ def look_inside(
     images = [
         resize(load_image(image, draft=DEFAULT_SIZE), DEFAULT_SIZE) for image in (query, other)
     ]
-    tensors = [to_tensor(image)[None].to(model.device) for image in images]
+    tensors = [to_tensor(image)[None].to(model.device, model.dtype) for image in images]
     with torch.no_grad():
         stages = {name: x.float().cpu() for name, x in model.stages(tensors[0]).items()}
         maps = [model.maps(x) for x in tensors]

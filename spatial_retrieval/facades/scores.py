@@ -198,7 +198,7 @@ def cell_shuffle(
     generator = torch.Generator().manual_seed(seed)
     found = []
     for image in images:
-        batch = load_tensor(image, size=size)[None].to(model.device)
+        batch = load_tensor(image, size=size)[None].to(model.device, model.dtype)
         with torch.inference_mode():
             maps = model.maps(batch)
             shuffled = {layer: _shuffled(x, generator) for layer, x in maps.items()}
