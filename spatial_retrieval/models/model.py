@@ -98,6 +98,9 @@ class RetrievalModel(nn.Module):
     @property
     def dim(self) -> int:
         """Length D of a descriptor."""
+        final = getattr(self.multiscale, "out_features", None)  # a whitening learned afterwards
+        if final is not None:
+            return int(final)
         return sum(_length(head, self.backbone) for head, _ in self.heads.values())
 
     @property

@@ -40,6 +40,11 @@ class OfficialScales(Rebuildable, nn.Module):
         self.how, self.power, self.antialias = join, power, antialias
         self.final = nn.Identity() if final is None else final
 
+    @property
+    def out_features(self) -> int | None:
+        """D′ if something was learned for the joined scales; None: they keep their length."""
+        return getattr(self.final, "out_features", None)
+
     def rescale(self, images: Tensor, scale: float) -> Tensor:
         """(B, 3, h, w) → (B, 3, ≈ h·scale, ≈ w·scale)."""
         return rescale(images, scale, antialias=self.antialias)

@@ -9,6 +9,7 @@ from torch import nn
 from spatial_retrieval import ModelConfig, build_model, embedded_models, load_model
 from spatial_retrieval.layers.pooling import GeM, gem
 from spatial_retrieval.layers.rebuildable import Rebuildable
+from spatial_retrieval.layers.second_order import SecondOrderPooling
 from spatial_retrieval.layers.smoothing import LearnableSmoothing
 from spatial_retrieval.layers.whitening import pca_whitening
 from spatial_retrieval.models import Branch, Head, RetrievalModel, choose_device, fuse
@@ -309,6 +310,8 @@ def test_only_trusted_classes_are_built():
     ):
         with pytest.raises(ValueError, match="expected|no such class"):
             build_module({"class": path})
+    with pytest.raises(ValueError, match="that is defined in spatial_retrieval.models.model"):
+        build_module({"class": "spatial_retrieval.models.model.Backbone"})  # imported there only
     with pytest.raises(ValueError, match="unexpected keyword argument"):
         build_module({"class": "spatial_retrieval.layers.pooling.GeM", "q": 1})
 
@@ -365,7 +368,9 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
 
 
 def test_timm_networks_are_loaded_by_name(images):
-    a, b = (load_model("timm-random:resnet18@stage3", device="cpu") for _ in range(2))
+    a = load_model("timm-random:resnet18@stage3", device="cpu")
+    torch.rand(3)  # whatever was drawn in between
+    b = load_model("timm-random:resnet18@stage3", device="cpu")
     assert a.dim == 128 and a.fingerprint() == b.fingerprint()
 
 
@@ -373,3 +378,14 @@ def test_timm_networks_are_loaded_by_name(images):
 def test_half_models_have_a_fingerprint(dtype):
     model = build_model(SMALL)
     assert model.to(dtype).fingerprint() != build_model(SMALL).fingerprint()
+
+
+def test_a_half_head_whitens_what_stays_in_single_precision(images):
+    backbone = build_model(ModelConfig(layer="stage2")).backbone
+    branches = [Branch("stage2", GeM()), Branch("stage2", SecondOrderPooling(24))]
+    model = RetrievalModel(backbone, Head(branches, nn.Linear(24 + 300, 9))).eval()
+    with torch.inference_mode():
+        single = model(images)
+        half = model.to(torch.bfloat16)(images.to(torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    assert (nn.functional.normalize(half.float(), dim=1) * single).sum(dim=1).min() > 0.95

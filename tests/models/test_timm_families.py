@@ -7,6 +7,7 @@ import torch
 
 from spatial_retrieval.models import ModelConfig, build_model
 from spatial_retrieval.models.backbone import build_backbone
+from spatial_retrieval.models.timm_maps import Reading
 
 # one small network of each family
 FAMILIES = [
@@ -140,3 +141,12 @@ def test_a_classifier_is_left_out():
     for name in ("efficientnet_lite0", "resnet10t"):
         names = build_backbone(name, pretrained=False).state_dict()
         assert not [n for n in names if "classifier" in n or ".fc." in n]
+
+
+def test_cells_that_saw_only_padding_are_cut_off():
+    reading = Reading(multiple=64, stride=32)
+    x = torch.arange(6.0).view(1, 1, 2, 3)  # of 64 × 96 … padded from 20 × 70
+    padded = reading.fitted(torch.ones(1, 3, 20, 70))
+    assert padded.shape[2:] == (64, 128)
+    assert reading.cropped(torch.ones(1, 1, 2, 4), 20, 70).shape[2:] == (1, 3)
+    assert torch.equal(reading.cropped(x, 64, 192), x)  # nothing was padded
