@@ -5,6 +5,7 @@ serves more routes than this page uses. All of that is settled here, before anyt
 """
 
 import logging
+import mimetypes
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spatial_retrieval.demo import limits
@@ -97,6 +98,10 @@ class Guard:
         path, method = scope["path"], scope["method"]
         if method in ("GET", "HEAD"):
             self._check_read(scope, path)
+            if path.startswith(f"{_API}file="):
+                reply = self._uploaded(path.removeprefix(f"{_API}file="))
+                await reply(scope, receive, send)
+                return
             await self._streamed(scope, receive, send, visitor)
         elif method == "POST" and path.rstrip("/") == "/login":
             self._check_login(visitor)
@@ -120,8 +125,17 @@ class Guard:
             raise RefusedError(404, "there is nothing here")
         if path.startswith(_API) and not route.startswith(_OPEN):
             self._check_account(scope)
-        if route.startswith("file=") and not self._service.uploads.owned(route[5:]):
-            raise RefusedError(403, "this file is not yours, or not there any more")
+
+    def _uploaded(self, path: str) -> Response:
+        """A visitor's own upload, whole: gradio would open it again after its length was sent."""
+        try:
+            data = self._service.uploads.shown(path)
+        except ValueError as error:
+            raise RefusedError(403, "this file is not yours, or not there any more") from error
+        kind = mimetypes.guess_type(path)[0] or ""
+        media = kind if kind.startswith("image/") and "svg" not in kind else None
+        media = media or "application/octet-stream"
+        return Response(status_code=204) if data is None else Response(data, media_type=media)
 
     async def _streamed(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
         if self._streams[visitor] >= _STREAMS:

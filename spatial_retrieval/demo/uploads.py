@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from spatial_retrieval.demo.visitor import current_visitor
 
 __all__ = ["Upload", "Uploads"]
 
+_REMEMBERED = 500  # uploads that were used: a page may still ask for their picture
 _REFUSED = "this is no photograph that you uploaded; choose it again"
 
 
@@ -45,6 +47,7 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._visitors: dict[str, set[str]] = {}  # path → who uploaded this file
+        self._used: OrderedDict[tuple[str, str], None] = OrderedDict()  # (path, visitor)
         self._lock = threading.Lock()
 
     def note(self, paths: Iterable[str]) -> None:
@@ -72,6 +75,20 @@ class Uploads:
             raise ValueError(_REFUSED)
         name = str(payload.get("orig_name") or "the photograph")[:100]
         return Upload(name, lambda: self._bytes(path))
+
+    def shown(self, path: str) -> bytes | None:
+        """An upload of the current visitor for the page that shows it; None: it was used already.
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        try:
+            return self.find({"path": path}).read()
+        except ValueError:
+            with self._lock:
+                if (path, current_visitor()) in self._used:
+                    return None
+            raise
 
     def discard(self, payloads: Iterable[Any]) -> None:
         """Delete uploads of the current visitor; a file that another one sent too stays theirs."""
@@ -109,6 +126,9 @@ class Uploads:
         with self._lock:
             names = self._visitors[path]
             names.discard(visitor)
+            self._used[path, visitor] = None
+            while len(self._used) > _REMEMBERED:
+                self._used.popitem(last=False)
             if names:
                 return
             del self._visitors[path]

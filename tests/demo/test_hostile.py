@@ -115,6 +115,38 @@ def test_files_are_served_to_those_who_sent_them(site, visitor):
         assert visitor.get(f"{API}/file={path}").status_code in (403, 404), path
 
 
+def test_an_upload_that_goes_while_it_is_shown_is_no_fault(tmp_path, monkeypatch):
+    """The page asks for the picture of an upload that a search uses at the same moment."""
+    uploads = Uploads(tmp_path)
+    path = tmp_path / "a" / "photograph.jpg"
+    path.parent.mkdir()
+    path.write_bytes(b"picture")
+    with visiting("me"):
+        uploads.note([str(path)])
+        assert uploads.shown(str(path)) == b"picture"
+        read = uploads._bytes
+
+        def used_meanwhile(name):
+            uploads.discard([{"path": name}])
+            return read(name)
+
+        monkeypatch.setattr(uploads, "_bytes", used_meanwhile)
+        assert uploads.shown(str(path)) is None and not path.exists()
+        assert uploads.shown(str(path)) is None  # and later
+    with visiting("somebody else"), pytest.raises(ValueError, match="no photograph that you"):
+        uploads.shown(str(path))
+
+
+def test_a_used_upload_is_served_as_nothing(site, visitor):
+    path = visitor.upload(encoded(soft(74)))
+    shown = visitor.get(f"{API}/file={path}")
+    assert shown.content == Path(path).read_bytes()
+    assert shown.headers["content-type"] == "image/jpeg"
+    with visiting("198.51.100.1"):
+        site[1].uploads.discard([{"path": path}])
+    assert visitor.get(f"{API}/file={path}").status_code == 204
+
+
 def test_an_upload_is_used_once(site, visitor):
     service = site[1]
     path = visitor.upload(encoded(soft(3)))
